@@ -1,0 +1,94 @@
+"""`ModelCard`: what a model says about itself. It stands beside the `.keras` file and inside the ONNX metadata."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+
+METADATA_KEY = "fer_tf.card"
+
+INTENDED_USE = (
+    "Labels are what annotators saw in a picture, not what a person felt. Not for decisions about people. In the EU, "
+    "inferring emotions at work or in education is prohibited since 2 February 2025 (AI Act, Article 5(1)(f); medical "
+    "and safety uses excepted), and other emotion recognition is high-risk with transparency duties."
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelCard:
+    """Everything a runtime or a reader must know of a model; nothing is guessed from a file name.
+
+    emotions     labels in the order of the logits
+    image_size   side of the square input in pixels
+    recipe       the choices of the training run, as JSON values
+    data         name, fingerprint, terms of the training data
+    metrics      split name -> {n, accuracy, accuracy_interval, macro_f1, ...}
+    files        file name -> {sha256, bytes}
+    """
+
+    name: str
+    architecture: str
+    emotions: tuple[str, ...]
+    image_size: int
+    colour: str = "RGB"
+    value_range: tuple[int, int] = (0, 255)
+    layout: str = "NHWC"
+    output: str = "logits"
+    recipe: dict = field(default_factory=dict)
+    data: dict = field(default_factory=dict)
+    metrics: dict = field(default_factory=dict)
+    versions: dict = field(default_factory=dict)
+    files: dict = field(default_factory=dict)
+    notices: tuple[str, ...] = ()
+    intended_use: str = INTENDED_USE
+
+    def __post_init__(self):
+        for name in ("emotions", "value_range", "notices"):  # JSON knows lists only
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        if len(self.emotions) < 2 or len(set(self.emotions)) != len(self.emotions):
+            raise ValueError(f"a card needs at least two different emotions, got {self.emotions}")
+        if not isinstance(self.image_size, int) or self.image_size < 1:
+            raise ValueError(f"image_size must be a positive number of pixels, got {self.image_size!r}")
+        fixed = (self.colour, self.value_range, self.layout, self.output)
+        if fixed != ("RGB", (0, 255), "NHWC", "logits"):
+            raise ValueError(f"this package runs models that map RGB 0..255 NHWC to logits; the card says {fixed}")
+
+    def with_(self, **changes) -> "ModelCard":
+        """Return a copy with these fields replaced, validated again."""
+        return replace(self, **changes)
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), indent=2, ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> "ModelCard":
+        """Read a card; raises ValueError if the text is no card or names a field that this version does not know."""
+        try:
+            values = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"a model card is JSON, but this is not: {error}") from error
+        if not isinstance(values, dict):
+            raise ValueError("a model card is a JSON object")
+        known = {f.name for f in fields(cls)}
+        if unknown := sorted(set(values) - known):
+            raise ValueError(f"the model card has unknown fields {unknown}; known are {sorted(known)}")
+        if missing := sorted({"name", "architecture", "emotions", "image_size"} - set(values)):
+            raise ValueError(f"the model card lacks {missing}")
+        return cls(**values)
+
+    def save(self, path: Path) -> None:
+        path.write_text(self.to_json() + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: Path) -> "ModelCard":
+        """Read the card at `path`; raises FileNotFoundError or ValueError that name the file."""
+        try:
+            return cls.from_json(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+
+
+def describe_file(path: Path) -> dict:
+    """Return ``{"sha256": hex, "bytes": size}`` of a file."""
+    with path.open("rb") as file:
+        return {"sha256": hashlib.file_digest(file, "sha256").hexdigest(), "bytes": path.stat().st_size}

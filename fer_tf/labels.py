@@ -1,0 +1,53 @@
+"""Emotion names: every order and spelling that the field's data sets use, typed once."""
+
+FER2013 = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
+"""The 7 emotions in the order of FER2013's label ids."""
+
+FERPLUS = (*FER2013, "contempt")
+"""The 8 emotions of FER+, in this package's order: FER2013's ids, then contempt."""
+
+FERPLUS_VOTES = ("neutral", "happy", "surprise", "sad", "angry", "disgust", "fear", "contempt")
+"""The 8 emotions in the column order of fer2013new.csv (two more columns follow: unknown, NF)."""
+
+AFFECTNET = ("neutral", "happy", "sad", "surprise", "fear", "disgust", "angry", "contempt")
+"""AffectNet's ids 0..7."""
+
+RAFDB = ("surprise", "fear", "disgust", "happy", "sad", "angry", "neutral")
+"""RAF-DB's ids 1..7, so index + 1."""
+
+ALIASES = {
+    "anger": "angry",
+    "disgusted": "disgust",
+    "fearful": "fear",
+    "afraid": "fear",
+    "happiness": "happy",
+    "joy": "happy",
+    "sadness": "sad",
+    "surprised": "surprise",
+    "contemptuous": "contempt",
+}
+
+COLOURS = {  # hex RGB; Okabe and Ito's palette, told apart under the common colour-vision deficiencies
+    "angry": "#D55E00",
+    "disgust": "#009E73",
+    "fear": "#CC79A7",
+    "happy": "#E69F00",
+    "sad": "#0072B2",
+    "surprise": "#56B4E9",
+    "neutral": "#8C8C8C",
+    "contempt": "#B8A800",
+}
+
+
+def canonical(name: str) -> str:
+    """Return this package's spelling of an emotion: ``canonical("Happiness") == "happy"``.
+
+    Raises ValueError for a name that no known data set uses.
+    """
+    word = name.strip().lower()
+    word = ALIASES.get(word, word)
+    if word not in FERPLUS:
+        raise ValueError(
+            f"unknown emotion {name!r}; known are {', '.join(FERPLUS)} and the spellings {', '.join(ALIASES)}"
+        )
+    return word

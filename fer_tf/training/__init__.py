@@ -1,0 +1,1 @@
+"""The training wing: recipe, fit, evaluate, explain, export."""

@@ -1,0 +1,128 @@
+"""Logits in, `Report` out: the same figures for any model, engine or saved predictions. NumPy only."""
+
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from fer_tf.data.labelled import LabelledFaces
+from fer_tf.faces import softmax
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Report:
+    """How well logits name the labels.
+
+    n                  rows
+    accuracy, macro_f1 shares, 0..1, each with a 95 % interval (low, high)
+    nll                mean negative log-likelihood of the label, nats
+    ece                expected calibration error over 15 equal-width confidence bins (Guo et al. 2017)
+    per_emotion        emotion -> {precision, recall, f1, support}; a share without rows is 0
+    confusion          int64 (emotions, emotions): rows true, columns predicted
+    """
+
+    emotions: tuple[str, ...]
+    n: int
+    accuracy: float
+    accuracy_interval: tuple[float, float]
+    macro_f1: float
+    macro_f1_interval: tuple[float, float]
+    nll: float
+    ece: float
+    per_emotion: dict
+    confusion: np.ndarray
+
+    def to_dict(self) -> dict:
+        """Return JSON values."""
+        return asdict(self) | {"confusion": self.confusion.tolist()}
+
+
+def report(logits: np.ndarray, labels: np.ndarray, emotions: tuple[str, ...]) -> Report:
+    """Judge float (n, emotions) logits against int (n,) labels. Raises ValueError for shapes that do not fit."""
+    if logits.shape != (len(labels), len(emotions)) or not len(labels):
+        raise ValueError(
+            f"logits must be (n, {len(emotions)}) with n = {len(labels)} labels above 0, got {logits.shape}"
+        )
+    if not np.isfinite(logits).all():
+        raise ValueError(
+            f"{(~np.isfinite(logits)).any(axis=1).sum()} of {len(logits)} rows have logits that are not finite"
+        )
+    predicted = logits.argmax(axis=1)
+    confusion = confusion_matrix(labels, predicted, emotions=len(emotions))
+    precision, recall, f1 = _shares(confusion)
+    probabilities = softmax(logits)
+    likelihood = np.clip(probabilities[np.arange(len(labels)), labels], 1e-12, None)
+    names = ("precision", "recall", "f1", "support")
+    columns = zip(precision.tolist(), recall.tolist(), f1.tolist(), confusion.sum(axis=1).tolist(), strict=True)
+    return Report(
+        emotions=emotions,
+        n=len(labels),
+        accuracy=float((predicted == labels).mean()),
+        accuracy_interval=wilson_interval(int((predicted == labels).sum()), len(labels)),
+        macro_f1=float(f1.mean()),
+        macro_f1_interval=_bootstrap_macro_f1(confusion),
+        nll=float(-np.log(likelihood).mean()),
+        ece=expected_calibration_error(probabilities, labels),
+        per_emotion={e: dict(zip(names, row, strict=True)) for e, row in zip(emotions, columns, strict=True)},
+        confusion=confusion,
+    )
+
+
+def predict(engine, faces: LabelledFaces, *, batch_size: int = 64, on_batch=None) -> np.ndarray:
+    """Return float32 (n, emotions) logits of any engine (`.card`, `.logits(crops)`) over faces, in row order.
+
+    on_batch is called with the rows done so far. Raises ValueError if the engine's emotions are not those of the faces.
+    """
+    if engine.card.emotions != faces.emotions:
+        raise ValueError(
+            f"{engine.card.name} names {engine.card.emotions}, but the faces are labelled {faces.emotions}"
+        )
+    logits = np.empty((len(faces), len(faces.emotions)), np.float32)
+    for start in range(0, len(faces), batch_size):
+        rows = slice(start, start + batch_size)
+        logits[rows] = engine.logits(faces.crops(engine.card.image_size, rows))
+        if on_batch:
+            on_batch(min(start + batch_size, len(faces)))
+    return logits
+
+
+def evaluate(engine, faces: LabelledFaces, *, batch_size: int = 64, on_batch=None) -> Report:
+    """Judge any engine on labelled faces."""
+    return report(predict(engine, faces, batch_size=batch_size, on_batch=on_batch), faces.labels, faces.emotions)
+
+
+def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, *, emotions: int) -> np.ndarray:
+    """Return int64 (emotions, emotions) counts: rows true, columns predicted."""
+    return np.bincount(labels * emotions + predicted, minlength=emotions**2).reshape(emotions, emotions)
+
+
+def wilson_interval(hits: int, n: int) -> tuple[float, float]:
+    """Return the 95 % score interval of a share (Wilson 1927)."""
+    z, share = 1.959964, hits / n
+    centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
+    return float(centre - half), float(centre + half)
+
+
+def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray, *, bins: int = 15) -> float:
+    """Return the mean gap between confidence and accuracy, weighted by how many rows a bin holds, 0..1."""
+    confidence = probabilities.max(axis=1)
+    hit = probabilities.argmax(axis=1) == labels
+    number = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
+    gaps = np.bincount(number, hit - confidence, bins)
+    return float(np.abs(gaps).sum() / len(labels))
+
+
+def _shares(confusion: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return precision, recall and F1 per emotion from (..., emotions, emotions) counts; 0 where nothing is counted."""
+    hits = np.diagonal(confusion, axis1=-2, axis2=-1)
+    true, named = confusion.sum(axis=-1), confusion.sum(axis=-2)
+    precision, recall = hits / np.maximum(named, 1), hits / np.maximum(true, 1)
+    return precision, recall, 2 * hits / np.maximum(true + named, 1)
+
+
+def _bootstrap_macro_f1(confusion: np.ndarray, *, resamples: int = 1000, seed: int = 0) -> tuple[float, float]:
+    """Return the 95 % percentile interval over resampled rows; resampling rows is resampling cells of the matrix."""
+    rng, n = np.random.default_rng(seed), confusion.sum()
+    drawn = rng.multinomial(n, confusion.ravel() / n, size=resamples).reshape(resamples, *confusion.shape)
+    low, high = np.quantile(_shares(drawn)[2].mean(axis=-1), [0.025, 0.975])
+    return float(low), float(high)

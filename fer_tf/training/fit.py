@@ -1,0 +1,221 @@
+"""`fit`: trains a model by a recipe into a run folder. Keras 3 only, so any backend; a killed run resumes.
+
+The folder holds recipe.json, data.json, model.keras (the selected weights), history.csv, log.txt, tensorboard/,
+predictions.npz, card.json and metrics.json; while training also checkpoint.npz, the whole state after the last epoch.
+"""
+
+import logging
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from fer_tf import zoo
+from fer_tf.card import ModelCard
+from fer_tf.data.labelled import LabelledFaces, Splits
+from fer_tf.training import evaluate, run
+from fer_tf.training.batches import Batches, balanced_weights
+from fer_tf.training.recipe import Augmentation, Recipe
+from fer_tf.training.run import Progress
+
+logger = logging.getLogger(__name__)
+
+
+def build_model(recipe: Recipe, *, emotions: int) -> keras.Model:
+    """Return the recipe's model, freshly initialised from its seed."""
+    keras.utils.set_random_seed(recipe.seed)
+    return zoo.build(
+        recipe.architecture, emotions=emotions, image_size=recipe.image_size, weights=recipe.weights, **recipe.options
+    )
+
+
+def fit(
+    model: keras.Model, data: Splits, recipe: Recipe, run_dir: Path, *, report=logger.info, on_step=None
+) -> ModelCard:
+    """Train `model`, select on valid, report test once, leave everything in `run_dir`; returns the card.
+
+    An unfinished run of the same recipe and data in `run_dir` is resumed; a finished one, or another run's folder,
+    raises ValueError. `report` receives each line of the log, `on_step(done, steps)` each train batch.
+    """
+    run.claim(run_dir, recipe, data)
+
+    def log(line: str) -> None:
+        with (run_dir / "log.txt").open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+        report(line)
+
+    trainer = _with_augmentation(model, recipe)
+    weights = balanced_weights(data.train) if recipe.class_weight == "balanced" else None
+    batching = {"image_size": model.input_shape[1], "batch_size": recipe.batch_size, "targets": recipe.targets}
+    valid, steps = Batches(data.valid, **batching), -(-len(data.train) // recipe.batch_size)
+    tell = keras.callbacks.LambdaCallback(on_train_batch_end=lambda i, logs: on_step and on_step(i + 1, steps))
+
+    progress = run.load_progress(run_dir)
+    if progress.epoch:
+        log(f"resumed after epoch {progress.epoch}")
+    phases = ("head", 0, recipe.head_epochs), ("fine", recipe.head_epochs, recipe.head_epochs + recipe.epochs)
+    for phase, first, last in phases:
+        if progress.epoch >= last:
+            continue
+        _prepare(trainer, model, recipe, phase=phase, steps=steps)
+        if progress.epoch:
+            run.restore(run_dir, trainer, optimizer=progress.epoch > first)
+        while progress.epoch < last and not finished_early(progress, recipe):
+            epoch, start = progress.epoch + 1, time.perf_counter()
+            if phase == "fine" and recipe.schedule == "plateau":
+                trainer.optimizer.learning_rate = recipe.learning_rate * recipe.gamma**progress.rate_drops
+            order = np.random.default_rng((recipe.seed, epoch)).permutation(len(data.train))
+            train = Batches(data.train, weights=weights, order=order, **batching)
+            fitted = trainer.fit(train, epochs=1, shuffle=False, verbose=0, callbacks=[tell])
+            fit_seconds = time.perf_counter() - start
+            row = {"epoch": epoch, "phase": phase} | {name: values[-1] for name, values in fitted.history.items()}
+            row |= _judge(model, valid, data.valid)
+            row["learning_rate"] = float(keras.ops.convert_to_numpy(trainer.optimizer.learning_rate))
+            row |= {
+                "seconds": round(time.perf_counter() - start, 2),
+                "images_per_s": round(len(order) / fit_seconds, 1),
+            }
+            progress = advance(progress, row, recipe)
+            if progress.best_epoch == epoch:
+                run.save_model(model, run_dir / "model.keras")
+            run.save_checkpoint(run_dir, trainer, progress)
+            log(epoch_line(progress.history[-1], recipe))
+    log(verdict(progress, recipe))
+    run.write_history(run_dir, progress.history)
+    run.write_board(run_dir, progress.history)
+    card = run.finish(run_dir, data, recipe)
+    (run_dir / "checkpoint.npz").unlink()
+    return card
+
+
+def augmentation_layers(augmentation: Augmentation) -> list[keras.layers.Layer]:
+    """Return Keras layers that change train images at random and leave them alone at inference."""
+    a, layers, pixels = augmentation, keras.layers, (0, 255)
+    choices = {
+        lambda: layers.RandomFlip("horizontal"): a.flip,
+        lambda: layers.RandomTranslation(a.shift, a.shift, fill_mode="nearest"): a.shift,
+        lambda: layers.RandomRotation(a.rotate / 360, fill_mode="nearest"): a.rotate,
+        lambda: layers.RandomZoom(a.zoom, fill_mode="nearest"): a.zoom,
+        lambda: layers.RandomBrightness(a.brightness, value_range=pixels): a.brightness,
+        lambda: layers.RandomContrast(a.contrast, value_range=pixels): a.contrast,
+        lambda: layers.RandomErasing(0.5, scale=(a.erase / 4, a.erase), value_range=pixels): a.erase,
+    }
+    return [make() for make, wanted in choices.items() if wanted]
+
+
+def _with_augmentation(model: keras.Model, recipe: Recipe) -> keras.Model:
+    """Return augmentation followed by `model`, sharing its variables; `model` itself stays free of it."""
+    keras.utils.set_random_seed(recipe.seed)  # the layers' own seeds come from here
+    crops = keras.Input(model.input_shape[1:])
+    x = crops
+    for layer in augmentation_layers(recipe.augmentation):
+        x = layer(x)
+    return keras.Model(crops, model(x), name="trainer")
+
+
+def _prepare(trainer: keras.Model, model: keras.Model, recipe: Recipe, *, phase: str, steps: int) -> None:
+    """Freeze or free the backbone, then compile with the phase's optimizer."""
+    for layer in zoo.backbone_layers(model):
+        layer.trainable = phase == "fine"
+    trainer.compile(
+        optimizer=_optimizer(recipe, phase=phase, steps=steps),
+        loss=keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=recipe.label_smoothing),
+        metrics=[keras.metrics.CategoricalAccuracy(name="accuracy"), MacroF1(model.output_shape[-1], name="macro_f1")],
+    )
+    trainer.optimizer.build(trainer.trainable_variables)
+
+
+def _optimizer(recipe: Recipe, *, phase: str, steps: int) -> keras.optimizers.Optimizer:
+    schedules, rate = keras.optimizers.schedules, recipe.learning_rate
+    if phase == "head":
+        rate = recipe.head_learning_rate
+    elif recipe.schedule == "step":
+        rate = schedules.ExponentialDecay(rate, recipe.step_size * steps, recipe.gamma, staircase=True)
+    elif recipe.schedule == "cosine":
+        warmup = round(recipe.warmup_epochs * steps)
+        decay = max(recipe.epochs * steps - warmup, 1)
+        start, peak = (0.0, rate) if warmup else (rate, None)
+        rate = schedules.CosineDecay(start, decay, warmup_target=peak, warmup_steps=warmup)
+    shared = {
+        "learning_rate": rate,
+        "weight_decay": recipe.weight_decay or None,
+        "global_clipnorm": recipe.gradient_clip,
+    }
+    if recipe.optimizer == "sgd":
+        return keras.optimizers.SGD(momentum=recipe.momentum, nesterov=recipe.momentum > 0, **shared)
+    return {"adam": keras.optimizers.Adam, "adamw": keras.optimizers.AdamW}[recipe.optimizer](**shared)
+
+
+class MacroF1(keras.metrics.Metric):
+    """Mean over emotions of F1: logits (n, emotions) against one-hot labels or vote distributions (argmax)."""
+
+    def __init__(self, emotions: int, **kwargs):
+        super().__init__(**kwargs)
+        self.emotions = emotions
+        self.confusion = self.add_variable((emotions, emotions), "zeros", name="confusion")
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        true, named = (keras.ops.one_hot(keras.ops.argmax(y, axis=-1), self.emotions) for y in (y_true, y_pred))
+        self.confusion.assign_add(keras.ops.matmul(keras.ops.transpose(true), named))
+
+    def result(self):
+        hits = keras.ops.diagonal(self.confusion)
+        counted = keras.ops.sum(self.confusion, axis=0) + keras.ops.sum(self.confusion, axis=1)
+        return keras.ops.mean(2 * hits / keras.ops.maximum(counted, 1.0))
+
+
+def _judge(model: keras.Model, valid: Batches, faces: LabelledFaces) -> dict:
+    judged = evaluate.report(model.predict(valid, verbose=0), faces.labels, faces.emotions)
+    return {"valid_loss": judged.nll, "valid_accuracy": judged.accuracy, "valid_macro_f1": judged.macro_f1}
+
+
+def advance(progress: Progress, row: dict, recipe: Recipe) -> Progress:
+    """Return the progress after an epoch: is it the best, has patience run out, does the plateau schedule drop?"""
+    value = row[f"valid_{recipe.monitor}"] * (-1 if recipe.monitor == "loss" else 1)
+    improved = progress.best is None or value > progress.best
+    waiting = int(row["phase"] == "fine" and not improved)
+    wait = (progress.wait + 1) * waiting
+    rate_wait = (progress.rate_wait + 1) * waiting
+    dropped = rate_wait >= recipe.plateau_patience
+    out_of_patience = recipe.patience is not None and wait >= recipe.patience
+    return Progress(
+        epoch=row["epoch"],
+        best=value if improved else progress.best,
+        best_epoch=row["epoch"] if improved else progress.best_epoch,
+        wait=wait,
+        stopped_at=row["epoch"] if progress.stopped_at is None and out_of_patience else progress.stopped_at,
+        rate_drops=progress.rate_drops + dropped,
+        rate_wait=0 if dropped else rate_wait,
+        history=[*progress.history, row | {"improved": improved}],
+    )
+
+
+def finished_early(progress: Progress, recipe: Recipe) -> bool:
+    """Tell whether patience ran out and the extra epochs that confirm it are used up."""
+    return progress.stopped_at is not None and progress.epoch >= progress.stopped_at + recipe.extra_epochs
+
+
+def epoch_line(row: dict, recipe: Recipe) -> str:
+    """Return one epoch as a line of the log."""
+    shares = "  ".join(
+        f"{split} loss {row[p + 'loss']:.4f} acc {row[p + 'accuracy']:.4f} F1 {row[p + 'macro_f1']:.4f}"
+        for split, p in (("train", ""), ("valid", "valid_"))
+    )
+    total = recipe.head_epochs + recipe.epochs
+    return (
+        f"epoch {row['epoch']:>3}/{total} {row['phase']}  {shares}  rate {row['learning_rate']:.2e}  "
+        f"{row['seconds']:.0f} s{'  improved' if row['improved'] else ''}"
+    )
+
+
+def verdict(progress: Progress, recipe: Recipe) -> str:
+    """Return how the run ended: stopped at, best at, extra epochs used, whether they helped."""
+    best = (
+        f"best at epoch {progress.best_epoch} (valid {recipe.monitor} {abs(progress.best):.4f}), its weights are kept"
+    )
+    if progress.stopped_at is None:
+        return f"all {progress.epoch} epochs run; {best}"
+    used = progress.epoch - progress.stopped_at
+    helped = ", they helped" if progress.best_epoch > progress.stopped_at else ", they did not help"
+    return f"stopped at epoch {progress.stopped_at}, {used} extra epochs used{helped if used else ''}; {best}"

@@ -1,0 +1,171 @@
+"""`Recipe`: every choice of a training run, validated once, to and from TOML and JSON."""
+
+import json
+import tomllib
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+
+from fer_tf import zoo
+
+
+@dataclass(frozen=True, kw_only=True)
+class Augmentation:
+    """Random changes of train images only. 0 or False switches one off.
+
+    shift       largest move, as a share of the side, both axes
+    rotate      largest turn in degrees
+    zoom        largest change of scale, as a share
+    brightness  largest change, as a share of the value range
+    contrast    largest change, as a share
+    erase       largest erased area, as a share of the image (Zhong et al. 2020)
+    """
+
+    flip: bool = True
+    shift: float = 0.08
+    rotate: float = 10.0
+    zoom: float = 0.0
+    brightness: float = 0.0
+    contrast: float = 0.0
+    erase: float = 0.0
+
+    def __post_init__(self):
+        for f in fields(self):
+            _check_type(f"augmentation.{f.name}", f.type, getattr(self, f.name))
+        for name in ("shift", "zoom", "brightness", "contrast", "erase"):
+            _check(0 <= getattr(self, name) < 1, f"augmentation.{name}", "0 or more and below 1", getattr(self, name))
+        _check(0 <= self.rotate <= 180, "augmentation.rotate", "0 to 180 degrees", self.rotate)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """The choices of a run: a head phase with the backbone frozen, then a fine phase with everything trained.
+
+    architecture       a name of `fer_tf.zoo.ARCHITECTURES`; `options` are its own, such as dropout
+    weights            None, "imagenet" or a file: what the backbone starts from
+    targets            "labels" (one-hot) or "distribution" (annotators' votes)
+    class_weight       "none", or "balanced" (inverse frequency on train)
+    schedule           of the fine phase: "constant", "step" (x gamma every step_size epochs), "plateau" (x gamma after
+                       plateau_patience epochs without progress) or "cosine" (to zero, after warmup_epochs)
+    monitor            what selects the weights: "accuracy", "macro_f1" or "loss", always on valid
+    patience           epochs without progress before the fine phase stops; None never stops early
+    extra_epochs       run after patience ran out, to confirm that it was right
+    gradient_clip      largest global norm, None for no limit
+    """
+
+    architecture: str = "lenet"
+    options: dict = field(default_factory=dict)
+    image_size: int | None = None
+    weights: str | None = None
+    batch_size: int = 64
+    head_epochs: int = 0
+    head_learning_rate: float = 1e-3
+    epochs: int = 20
+    learning_rate: float = 1e-3
+    optimizer: str = "adamw"
+    weight_decay: float = 1e-4
+    momentum: float = 0.9
+    gradient_clip: float | None = None
+    schedule: str = "cosine"
+    warmup_epochs: float = 0.0
+    step_size: int = 10
+    gamma: float = 0.5
+    plateau_patience: int = 3
+    targets: str = "labels"
+    class_weight: str = "none"
+    label_smoothing: float = 0.0
+    monitor: str = "accuracy"
+    patience: int | None = None
+    extra_epochs: int = 0
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    seed: int = 0
+
+    def __post_init__(self):
+        for f in fields(self):
+            _check_type(f.name, f.type, getattr(self, f.name))
+        for name in ("batch_size", "step_size", "plateau_patience"):
+            _check(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
+        for name in ("head_epochs", "epochs", "extra_epochs", "weight_decay", "warmup_epochs", "seed"):
+            _check(getattr(self, name) >= 0, name, "0 or more", getattr(self, name))
+        _check(self.head_epochs + self.epochs >= 1, "epochs", "at least 1 with head_epochs", self.epochs)
+        for name in ("learning_rate", "head_learning_rate"):
+            _check(getattr(self, name) > 0, name, "above 0", getattr(self, name))
+        _check(0 < self.gamma <= 1, "gamma", "above 0 and at most 1", self.gamma)
+        for name in ("momentum", "label_smoothing"):
+            _check(0 <= getattr(self, name) < 1, name, "0 or more and below 1", getattr(self, name))
+        _check(self.patience is None or self.patience >= 1, "patience", "at least 1, or none", self.patience)
+        _check(self.gradient_clip is None or self.gradient_clip > 0, "gradient_clip", "above 0", self.gradient_clip)
+        zoo.architecture(self.architecture)
+        for name, known in CHOICES.items():
+            _check(getattr(self, name) in known, name, " or ".join(known), getattr(self, name))
+
+    def with_(self, **changes) -> "Recipe":
+        """Return a copy with these choices replaced, validated again; an unknown name raises ValueError."""
+        return type(self).from_dict(asdict(self) | changes)
+
+    def to_dict(self) -> dict:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict) -> "Recipe":
+        """Build a recipe; an unknown name raises ValueError and lists the known ones."""
+        _check_names("recipe", set(values), cls)
+        values = dict(values)
+        if isinstance(values.get("augmentation"), dict):
+            _check_names("augmentation", set(values["augmentation"]), Augmentation)
+            values["augmentation"] = Augmentation(**values["augmentation"])
+        return cls(**values)
+
+    @classmethod
+    def load(cls, path: Path) -> "Recipe":
+        """Read a `.toml` or `.json` recipe; raises ValueError that names the file."""
+        try:
+            read = {".toml": tomllib.loads, ".json": json.loads}[path.suffix]
+        except KeyError:
+            raise ValueError(f"{path}: a recipe is a .toml or .json file") from None
+        try:
+            return cls.from_dict(read(path.read_text(encoding="utf-8")))
+        except ValueError as error:  # JSONDecodeError and TOMLDecodeError are ValueErrors
+            raise ValueError(f"{path}: {error}") from error
+
+    def save(self, path: Path) -> None:
+        """Write a `.toml` or `.json` recipe that `load` reads back as an equal one."""
+        values = self.to_dict()
+        text = _toml(values) if path.suffix == ".toml" else json.dumps(values, indent=2) + "\n"
+        path.write_text(text, encoding="utf-8")
+
+
+CHOICES = {
+    "optimizer": ("adam", "adamw", "sgd"),
+    "schedule": ("constant", "step", "plateau", "cosine"),
+    "targets": ("labels", "distribution"),
+    "class_weight": ("none", "balanced"),
+    "monitor": ("accuracy", "macro_f1", "loss"),
+}
+
+
+def _toml(values: dict) -> str:
+    """Write plain values and one level of tables; None, which TOML lacks, is left out: `load` puts the default."""
+    plain = {k: v for k, v in values.items() if v is not None and not isinstance(v, dict)}
+    lines = [f"{name} = {json.dumps(value)}" for name, value in plain.items()]
+    for name, table in values.items():
+        if isinstance(table, dict):
+            lines += ["", f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in table.items())]
+    return "\n".join(lines) + "\n"
+
+
+def _check(good: bool, name: str, expected: str, value) -> None:
+    if not good:
+        raise ValueError(f"{name} must be {expected}, got {value!r}")
+
+
+def _check_type(name: str, expected, value) -> None:
+    """Refuse a wrong type; whole numbers pass as float, True never passes as a number."""
+    good = isinstance(value, expected) or (isinstance(value, int) and isinstance(0.0, expected))
+    if not good or (isinstance(value, bool) and expected is not bool):
+        raise ValueError(f"{name} must be {getattr(expected, '__name__', expected)}, got {value!r}")
+
+
+def _check_names(what: str, names: set, cls) -> None:
+    known = [f.name for f in fields(cls)]
+    if unknown := sorted(names - set(known)):
+        raise ValueError(f"{what} has no {', '.join(map(repr, unknown))}; known are {', '.join(known)}")

@@ -1,0 +1,165 @@
+"""The run folder: who owns it, the checkpoint that a killed run resumes from, the log, and the final papers."""
+
+import csv
+import io
+import json
+import sys
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from fer_tf.card import ModelCard, describe_file
+from fer_tf.data.labelled import Splits
+from fer_tf.training.evaluate import predict, report
+from fer_tf.training.keras_engine import KerasEngine
+from fer_tf.training.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands after an epoch: all that a resumed run must know beside the variables.
+
+    wait        epochs since the best one, fine phase only
+    stopped_at  epoch at which patience ran out; extra epochs count from there
+    rate_drops  how often the plateau schedule lowered the learning rate; rate_wait counts towards the next time
+    history     one row per epoch, as in history.csv
+    """
+
+    epoch: int = 0
+    best: float | None = None
+    best_epoch: int = 0
+    wait: int = 0
+    stopped_at: int | None = None
+    rate_drops: int = 0
+    rate_wait: int = 0
+    history: list = field(default_factory=list)
+
+
+def claim(run_dir: Path, recipe: Recipe, data: Splits) -> None:
+    """Make the folder and write recipe.json and data.json; refuse a finished run's folder or another run's."""
+    run_dir.mkdir(parents=True, exist_ok=True)
+    if (run_dir / "metrics.json").exists():
+        raise ValueError(f"{run_dir} holds a finished run; give another folder, or delete this one")
+    described = {"name": data.name, "fingerprint": data.fingerprint, "terms": data.terms}
+    for path, values in (run_dir / "recipe.json", recipe.to_dict()), (run_dir / "data.json", described):
+        text = json.dumps(values, indent=2, ensure_ascii=False) + "\n"
+        if path.exists() and path.read_text(encoding="utf-8") != text:
+            raise ValueError(f"{run_dir} holds an unfinished run of another recipe or other data; give another folder")
+        write_atomically(path, text.encode())
+
+
+def save_checkpoint(run_dir: Path, trainer: keras.Model, progress: Progress) -> None:
+    """Write model, random states, optimizer and progress as one file, atomically."""
+    state = {f"model_{i}": v for i, v in enumerate(trainer.variables)}
+    state |= {f"optimizer_{i}": v for i, v in enumerate(trainer.optimizer.variables)}
+    buffer = io.BytesIO()
+    np.savez(
+        buffer, progress=json.dumps(asdict(progress)), **{k: keras.ops.convert_to_numpy(v) for k, v in state.items()}
+    )
+    write_atomically(run_dir / "checkpoint.npz", buffer.getvalue())
+
+
+def load_progress(run_dir: Path) -> Progress:
+    """Return the checkpoint's progress, or that of a run not begun."""
+    path = run_dir / "checkpoint.npz"
+    if not path.exists():
+        return Progress()
+    with np.load(path) as saved:
+        return Progress(**json.loads(str(saved["progress"])))
+
+
+def restore(run_dir: Path, trainer: keras.Model, *, optimizer: bool) -> None:
+    """Put the checkpoint's values into the model, and into its optimizer unless a new phase begins."""
+    with np.load(run_dir / "checkpoint.npz") as saved:
+        for i, variable in enumerate(trainer.variables):
+            variable.assign(saved[f"model_{i}"])
+        if optimizer:
+            for i, variable in enumerate(trainer.optimizer.variables):
+                variable.assign(saved[f"optimizer_{i}"])
+
+
+def save_model(model: keras.Model, path: Path) -> None:
+    """Save a `.keras` file atomically."""
+    temporary = path.with_name("saving.keras")
+    model.save(temporary)
+    temporary.replace(path)
+
+
+def write_history(run_dir: Path, history: list[dict]) -> None:
+    """Write history.csv, one row per epoch."""
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, fieldnames=list(history[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(history)
+    write_atomically(run_dir / "history.csv", buffer.getvalue().encode())
+
+
+def write_board(run_dir: Path, history: list[dict]) -> None:
+    """Write the history as TensorBoard scalars, train and valid side by side."""
+    from tensorboard.compat.proto.event_pb2 import Event
+    from tensorboard.compat.proto.summary_pb2 import Summary
+    from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+    for split, prefix in ("train", ""), ("valid", "valid_"):
+        writer = EventFileWriter(str(run_dir / "tensorboard" / split))
+        for row in history:
+            values = [Summary.Value(tag=t, simple_value=row[prefix + t]) for t in ("loss", "accuracy", "macro_f1")]
+            writer.add_event(Event(step=row["epoch"], summary=Summary(value=values)))
+        writer.close()
+
+
+def finish(run_dir: Path, data: Splits, recipe: Recipe) -> ModelCard:
+    """Judge the selected weights on valid and test; write predictions.npz, card.json and, last, metrics.json."""
+    model = keras.saving.load_model(run_dir / "model.keras", compile=False)
+    card = ModelCard(
+        name=run_dir.name,
+        architecture=recipe.architecture,
+        emotions=data.emotions,
+        image_size=model.input_shape[1],
+        recipe=recipe.to_dict(),
+        data=json.loads((run_dir / "data.json").read_text(encoding="utf-8")),
+        versions=_versions(),
+        files={"model.keras": describe_file(run_dir / "model.keras")},
+    )
+    engine, clean = KerasEngine(model, card), data.audit.clean
+    metrics, predictions = {}, {}
+    for split in ("valid", "test"):
+        faces = getattr(data, split)
+        logits = predict(engine, faces)
+        predictions |= {f"{split}_logits": logits, f"{split}_labels": faces.labels, f"{split}_clean": clean[split]}
+        metrics[split] = report(logits, faces.labels, faces.emotions).to_dict()
+        rows = clean[split]
+        metrics[f"{split}_clean"] = report(logits[rows], faces.labels[rows], faces.emotions).to_dict()
+    card = card.with_(metrics={split: headline(judged) for split, judged in metrics.items()})
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **predictions)
+    write_atomically(run_dir / "predictions.npz", buffer.getvalue())
+    write_atomically(run_dir / "card.json", (card.to_json() + "\n").encode())
+    write_atomically(run_dir / "metrics.json", (json.dumps(metrics, indent=2) + "\n").encode())
+    return card
+
+
+def headline(judged: dict) -> dict:
+    """Return the figures of a report that a card carries."""
+    names = ("n", "accuracy", "accuracy_interval", "macro_f1", "macro_f1_interval", "nll", "ece")
+    return {name: judged[name] for name in names}
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file so that a reader finds the old content or the new, never a part."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_bytes(content)
+    temporary.replace(path)
+
+
+def _versions() -> dict:
+    found = {"python": ".".join(map(str, sys.version_info[:3])), "keras_backend": keras.backend.backend()}
+    for package in ("fer-tf", "keras", "tensorflow", "torch", "jax", "numpy"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,58 @@
+"""The architectures: one file each, one line each in `ARCHITECTURES`. Keras 3 only; Keras is imported by `build`.
+
+A file `fer_tf/zoo/<name>.py` holds one function `build(*, emotions, image_size, weights, **options) -> keras.Model`:
+RGB 0..255 (n, image_size, image_size, 3) in, logits (n, emotions) out, every preprocessing step a layer of the graph.
+Layers of the head are named `head_...`; everything else is the backbone.
+"""
+
+from dataclasses import dataclass
+from importlib import import_module
+
+
+@dataclass(frozen=True, kw_only=True)
+class Architecture:
+    """What the suite must know of an architecture before it is built.
+
+    image_size      default side of the input in pixels
+    saliency_layer  name of the last layer with a spatial map: where Grad-CAM looks
+    """
+
+    image_size: int
+    saliency_layer: str
+    source: str
+
+
+ARCHITECTURES = {
+    "lenet": Architecture(image_size=48, saliency_layer="conv_3", source="LeCun et al. 1998, widened"),
+    "mobilenet_v2": Architecture(image_size=96, saliency_layer="out_relu", source="Sandler et al. 2018"),
+}
+
+
+def architecture(name: str) -> Architecture:
+    """Return the registry's line; an unknown name raises ValueError and lists the known ones."""
+    if name not in ARCHITECTURES:
+        raise ValueError(f"unknown architecture {name!r}; known are {', '.join(ARCHITECTURES)}")
+    return ARCHITECTURES[name]
+
+
+def build(name: str, *, emotions: int, image_size: int | None = None, weights: str | None = None, **options):
+    """Return a new Keras model of this architecture.
+
+    emotions    number of logits
+    image_size  32 to 256 px; the architecture's default if None
+    weights     None for random ones, or what the architecture takes ("imagenet", a file relative to the project)
+    options     the architecture's own, such as `dropout`; an unknown one raises ValueError
+    """
+    size = architecture(name).image_size if image_size is None else image_size
+    if not 32 <= size <= 256:
+        raise ValueError(f"image_size must be 32 to 256 px, got {size}")
+    module = import_module(f"fer_tf.zoo.{name}")
+    known = module.build.__kwdefaults__ or {}
+    if unknown := sorted(set(options) - set(known)):
+        raise ValueError(f"{name} has no option {', '.join(unknown)}; it has {', '.join(known) or 'none'}")
+    return module.build(emotions=emotions, image_size=size, weights=weights, **options)
+
+
+def backbone_layers(model) -> list:
+    """Return the layers that belong to the backbone: all but those named `head_...`."""
+    return [layer for layer in model.layers if not layer.name.startswith("head_")]
