@@ -16,6 +16,7 @@ FLOORS = {  # a module may import modules of lower floors and of its own wing
     "data": 2,
     "zoo": 2,
     "plots": 1,
+    "pages": 1,
     "card": 0,
     "faces": 0,
     "labels": 0,

@@ -12,7 +12,8 @@ from fer_tf import paths
 def build(*, emotions: int, image_size: int, weights: str | None = None, dropout=0.3, norm_momentum=0.9):
     """Return MobileNetV2: RGB 0..255 (n, image_size, image_size, 3) -> logits (n, emotions).
 
-    weights        None, "imagenet" (Keras downloads them), or a `.weights.h5` file of the backbone without its top
+    weights        None, "imagenet" (Keras downloads them), a `.weights.h5` file of the backbone without its top, or a
+                   trained `.keras` file of this architecture, whose head is left out
     norm_momentum  Keras ships 0.999, which lags behind for many epochs of fine-tuning
     """
     # --- preprocessing: faces are judged in grey, as FER2013 has them ---
@@ -24,7 +25,10 @@ def build(*, emotions: int, image_size: int, weights: str | None = None, dropout
     # --- backbone ---
     backbone = keras.applications.MobileNetV2(input_tensor=x, include_top=False, weights=None)
     if weights is not None:
-        backbone.set_weights(_pretrained(weights, image_size).get_weights())
+        pretrained = _pretrained(weights, image_size)
+        for layer in backbone.layers:
+            if layer.weights:
+                layer.set_weights(pretrained.get_layer(layer.name).get_weights())
     for layer in backbone.layers:
         if isinstance(layer, layers.BatchNormalization):
             layer.momentum = norm_momentum
@@ -37,13 +41,15 @@ def build(*, emotions: int, image_size: int, weights: str | None = None, dropout
 
 
 def _pretrained(weights: str, image_size: int) -> keras.Model:
-    """Return the plain backbone with these weights; its variables come in the flat graph's order."""
+    """Return a model whose layers of the same names hold the weights."""
     shape = (image_size, image_size, 3)
     if weights == "imagenet":
         return keras.applications.MobileNetV2(input_shape=shape, include_top=False, weights="imagenet")
     path = paths.ROOT / weights  # an absolute path stays itself
     if not path.is_file():
-        raise FileNotFoundError(f"no weights at {path}: expected 'imagenet' or a .weights.h5 file without top")
+        raise FileNotFoundError(f"no weights at {path}: expected 'imagenet', a .weights.h5 without top, or a .keras file")
+    if path.suffix == ".keras":
+        return keras.saving.load_model(path, compile=False)
     backbone = keras.applications.MobileNetV2(input_shape=shape, include_top=False, weights=None)
     backbone.load_weights(path)
     return backbone

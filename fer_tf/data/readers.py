@@ -1,0 +1,126 @@
+"""`load`: every data set that this package knows, as `Splits`."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from fer_tf import labels as names
+from fer_tf import paths
+from fer_tf.data.fer2013 import SIZE, ferplus, read_faces, read_votes
+from fer_tf.data.folders import emotion_folders, read_folder, split_folders
+from fer_tf.data.labelled import LabelledFaces, Splits
+from fer_tf.data.split import CUT, cut, sample
+
+LABELS = ("fer2013", "ferplus-majority", "ferplus-argmax", "ferplus-distribution")
+CSV_FILES = ("fer2013.csv", "icml_face_data.csv")
+VOTES_FILE = "fer2013new.csv"
+FER2013_TERMS = "FER2013 (ICML 2013 challenge, Goodfellow et al.): research use, not redistributable"
+FERPLUS_TERMS = f"{FER2013_TERMS}; FER+ votes (Barsoum et al. 2016): MIT"
+
+
+def load(
+    dataset: str | Path,
+    *,
+    labels: str = "auto",
+    image_size: int = SIZE,
+    seed: int = 0,
+    limit: int | None = None,
+    data_dir: Path | None = None,
+    **drawn_options: int,
+) -> Splits:
+    """Return a data set cut into train, valid and test.
+
+    dataset        "drawn", "fer2013", "ferplus", or the path of a CSV like FER2013's or of a folder of images: one
+                   folder per emotion, alone or under train/, test/ and valid/ (or train_new/ and val_new/)
+    labels         whose labels a CSV gets, one of `LABELS`; "auto" is fer2013, for "ferplus" ferplus-majority
+    image_size     side in pixels to which faces are drawn and folders are read; FER2013's stay at 48 (`crops` resizes)
+    seed           of the drawing, of splits that the data set lacks, and of `limit`
+    limit          at most so many rows per split, every emotion in proportion, for a quick run
+    data_dir       where fer2013/ and cache/ lie, by default `paths.DATA`
+    drawn_options  n_train, n_valid, n_test of `drawn.splits`
+
+    Raises FileNotFoundError that says how to get what is missing, ValueError that names the file and row at fault.
+    """
+    data_dir = Path(data_dir or paths.DATA)
+    if drawn_options and dataset != "drawn":
+        raise ValueError(f"{', '.join(drawn_options)} only fit the data set 'drawn', not {str(dataset)!r}: use limit")
+    if dataset != "drawn" and (path := _find_csv(dataset, data_dir)):
+        splits = _csv_splits(path, _rule(dataset, labels), data_dir)
+    elif labels != "auto":
+        raise ValueError(f"labels={labels!r} needs a CSV like FER2013's, but {str(dataset)!r} has its own: drop it")
+    elif dataset == "drawn":
+        from fer_tf.data import drawn
+
+        splits = drawn.splits(size=image_size, seed=seed, **drawn_options)
+    else:
+        splits = _folder_splits(Path(dataset), image_size, seed)
+    if limit is None:
+        return splits
+    return replace(splits, **{s: faces.take(sample(faces.labels, limit, seed=seed)) for s, faces in splits.items()})
+
+
+def _find_csv(dataset: str | Path, data_dir: Path) -> Path | None:
+    """Return the CSV that `dataset` means, None for a folder of images; FileNotFoundError for neither."""
+    named = dataset in ("fer2013", "ferplus")
+    path = data_dir / "fer2013" if named else Path(dataset)
+    found = path if path.is_file() else next((path / name for name in CSV_FILES if (path / name).is_file()), None)
+    if named and not found:
+        raise FileNotFoundError(
+            f"there is no {' or '.join(CSV_FILES)} in {path}: run `fer-tf download fer2013`, or put one there by hand; "
+            "a folder of images (Kaggle's train/ and test/, or one folder per emotion) is read by its path"
+        )
+    if not found and not path.is_dir():
+        raise FileNotFoundError(
+            f"there is no data set {str(dataset)!r}: expected drawn, fer2013, ferplus, or the path of a CSV or a folder"
+        )
+    return found
+
+
+def _rule(dataset: str | Path, labels: str) -> str:
+    if labels == "auto":
+        return "ferplus-majority" if dataset == "ferplus" else "fer2013"
+    known = LABELS[1:] if dataset == "ferplus" else LABELS
+    if labels not in known:
+        raise ValueError(f"unknown labels {labels!r} for {str(dataset)!r}; known are auto, {', '.join(known)}")
+    return labels
+
+
+def _csv_splits(path: Path, rule: str, data_dir: Path) -> Splits:
+    faces = read_faces(path, cache_dir=data_dir / "cache")
+    rows, targets, distributions = np.arange(len(faces["usage"])), faces["emotion"].astype(np.int64), None
+    if rule != "fer2013":
+        beside = path.with_name(VOTES_FILE)
+        votes = read_votes(beside if beside.is_file() else data_dir / "fer2013" / VOTES_FILE, faces["usage"])
+        rows, targets, distributions = ferplus(votes, rule.removeprefix("ferplus-"))
+    everything = LabelledFaces(
+        images=faces["pixels"][rows][..., None],
+        labels=targets,
+        emotions=names.FER2013 if rule == "fer2013" else names.FERPLUS,
+        ids=rows,
+        distributions=distributions if rule == "ferplus-distribution" else None,
+    )
+    usage = faces["usage"][rows]
+    return Splits(
+        train=everything.take(usage == 0),
+        valid=everything.take(usage == 1),
+        test=everything.take(usage == 2),
+        name=rule if rule != "fer2013" or path.name in CSV_FILES else path.stem,
+        terms=FER2013_TERMS if rule == "fer2013" else FERPLUS_TERMS,
+    )
+
+
+def _folder_splits(folder: Path, image_size: int, seed: int) -> Splits:
+    """Read a folder of images; a split that it lacks is cut from train."""
+    found = split_folders(folder)
+    seen = {emotion for path in found.values() for emotion in emotion_folders(path)}
+    reading = {"image_size": image_size, "emotions": tuple(e for e in names.FERPLUS if e in seen), "root": folder}
+    faces = {split: read_folder(path, **reading) for split, path in found.items()}
+    share = CUT
+    for split in ("test", "valid"):
+        if split not in faces:
+            aside = cut(faces["train"].labels, faces["train"].hashes, fraction=share, seed=seed)
+            faces[split], faces["train"] = faces["train"].take(aside), faces["train"].take(~aside)
+            share = CUT / (1 - CUT)  # of what is left
+    name = folder.resolve().name
+    return Splits(**faces, name=name, terms=f"the terms of the images in {name}")

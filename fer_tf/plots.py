@@ -1,0 +1,273 @@
+"""Every figure of the notebooks and reports: data and an optional Axes in, Axes out, never shown.
+
+Shares come in as 0..1 and are drawn in percent. Call `use_style()` once before; each figure is readable without it.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
+from fer_tf.labels import COLOURS
+
+STYLE = {
+    "figure.dpi": 110,
+    "figure.constrained_layout.use": True,
+    "figure.constrained_layout.h_pad": 0.08,  # inches
+    "figure.constrained_layout.w_pad": 0.08,
+    "font.size": 10,
+    "axes.titlesize": 11,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#e4e4e4",
+    "grid.linewidth": 0.8,
+    "legend.frameon": False,
+}
+SPLITS = {"train": "#17445E", "valid": "#4FA3C7", "test": "#F2A65A"}  # told apart by lightness alone
+SERIES = ("#17445E", "#F2A65A", "#4FA3C7", "#8C6BB1", "#6B6B6B")
+QUIET = "#8a8a8a"
+
+
+def use_style() -> None:
+    """Set matplotlib's defaults to the house style, for the rest of the process or of an enclosing `rc_context`."""
+    plt.rcParams.update(STYLE)
+
+
+def contact_sheet(images: np.ndarray, *, titles: Sequence[str] | None = None, columns: int = 8) -> np.ndarray:
+    """Draw uint8 (n, h, w, 1 or 3) images in rows of `columns`, a title above each; returns Axes (rows, columns)."""
+    if not len(images):
+        raise ValueError("a contact sheet needs at least one image, got none")
+    columns = min(columns, len(images))
+    rows = -(-len(images) // columns)
+    height, width = images.shape[1:3]
+    cell = 1.25 * max(1.0, width / height)  # inches
+    size = (cell * columns, (cell * height / width + (0.25 if titles is not None else 0.05)) * rows)
+    axes = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")[1]
+    for ax in axes.flat:
+        ax.set_axis_off()
+    for i, (ax, image) in enumerate(zip(axes.flat, images, strict=False)):
+        ax.imshow(image.squeeze(), cmap="gray", vmin=0, vmax=255)
+        if titles is not None:
+            ax.set_title(titles[i], fontsize=8, fontweight="normal", loc="center", pad=3)
+    return axes
+
+
+def saliency_grid(images: np.ndarray, maps: np.ndarray, titles: Sequence[str], *, columns: int = 4) -> np.ndarray:
+    """Draw each image beside itself under its saliency map; returns Axes (rows, columns).
+
+    images  uint8 (n, s, s, 1 or 3)
+    maps    float (n, s, s), 0..1: bright where the network looked, the plain image where it did not
+    """
+    strength = np.clip(maps, 0, 1)[..., None]
+    images = np.broadcast_to(images, (*images.shape[:3], 3))
+    heat = 255 * plt.get_cmap("inferno")(strength[..., 0])[..., :3]
+    overlays = images * (1 - 0.7 * strength) + heat * 0.7 * strength
+    gap = np.full((*images.shape[:2], max(1, images.shape[2] // 16), 3), 255)
+    return contact_sheet(
+        np.concatenate([images, gap, overlays], axis=2).astype(np.uint8), titles=titles, columns=columns
+    )
+
+
+def class_balance(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
+    """Draw the share of each emotion within each split, with its count.
+
+    table  counts: emotions as rows, train, valid, test as columns. Columns that end in "%" are left out, so
+           `Audit.balance()` fits as it is.
+    """
+    counts = table[[name for name in table if not name.endswith("%")]]
+    ax = _axes(ax, 7.5, 0.5 + 0.22 * counts.size)
+    colours = [SPLITS[split] for split in counts]
+    _grouped_bars(ax, counts / counts.sum(), texts=counts.map("{:,}".format), colours=colours)
+    ax.set(title="Class balance", xlabel="share of the split")
+    return ax
+
+
+def distribution(shares: Mapping[str, np.ndarray], emotions: Sequence[str], *, ax: Axes | None = None) -> Axes:
+    """Draw distributions over the emotions side by side: ``{"votes": (emotions,), "model": (emotions,)}``."""
+    frame = pd.DataFrame(shares, index=list(emotions))
+    ax = _axes(ax, 6.5, 0.7 + 0.24 * frame.size)
+    _grouped_bars(ax, frame, texts=frame.map("{:.1%}".format), colours=SERIES)
+    ax.set(title="Label distribution", xlabel="share")
+    return ax
+
+
+def probabilities(p: np.ndarray, emotions: Sequence[str], *, ax: Axes | None = None) -> Axes:
+    """Draw one face's probabilities (emotions,), highest first."""
+    ax = _axes(ax, 5, 0.6 + 0.3 * len(emotions))
+    order = np.argsort(p)
+    names = [emotions[i] for i in order]
+    bars = ax.barh(names, p[order], color=[COLOURS[name] for name in names])
+    ax.bar_label(bars, [f"{share:.1%}" for share in p[order]], padding=4)
+    _percent(ax.xaxis, whole=True)
+    ax.set(title="What the network answers", xlabel="probability", xlim=(0, 1.12))
+    ax.grid(axis="y", visible=False)
+    return ax
+
+
+def history(frame: pd.DataFrame) -> np.ndarray:
+    """Draw a run's history.csv: loss, accuracy and macro-F1 of train and valid against the epoch; returns three Axes.
+
+    The head phase is shaded, the best epoch (the last that `improved`) marked.
+    """
+    axes = plt.subplots(1, 3, figsize=(11, 3.4), layout="constrained")[1]
+    epochs = frame["epoch"]
+    improved = frame.loc[frame["improved"].astype(bool), "epoch"]
+    names = {"Loss": "loss", "Accuracy": "accuracy", "Macro-F1": "macro_f1"}
+    for ax, (title, name) in zip(axes, names.items(), strict=True):
+        for split, column in (("train", name), ("valid", f"valid_{name}")):
+            ax.plot(epochs, frame[column], color=SPLITS[split], marker="o", markersize=3, label=split)
+        if (head := epochs[frame["phase"] == "head"]).size:
+            ax.axvspan(head.min() - 0.5, head.max() + 0.5, color="#f0ebe0", zorder=0, label="head phase")
+        if improved.size:
+            best = improved.iloc[-1]
+            text = f"best, epoch {best}"
+            ax.axvline(best, color=QUIET, linestyle="--", linewidth=1, zorder=1, label=text)
+        ax.set(title=title, xlabel="epoch", ylabel="loss, nats" if name == "loss" else title)
+        ax.set_xlim(epochs.min() - 0.5, epochs.max() + 0.5)
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        if name != "loss":
+            _percent(ax.yaxis)
+    handles, labels = axes[0].get_legend_handles_labels()
+    axes[0].figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
+    return axes
+
+
+def confusion(matrix: np.ndarray, emotions: Sequence[str], *, ax: Axes | None = None) -> Axes:
+    """Draw a confusion matrix of counts, rows true and columns predicted: percent of the row, the count below it."""
+    matrix = np.asarray(matrix)
+    ax = _axes(ax, 1.4 + 0.8 * len(emotions), 0.9 + 0.66 * len(emotions))
+    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    image = ax.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    for (row, column), share in np.ndenumerate(shares):
+        ink = "white" if share > 0.55 else "#222222"
+        ax.text(column, row, f"{share:.0%}", color=ink, ha="center", va="bottom", fontsize=9.5)
+        ax.text(
+            column, row + 0.06, f"{matrix[row, column]:,}", color=ink, ha="center", va="top", fontsize=8, alpha=0.85
+        )
+    ax.set_xticks(range(len(emotions)), emotions, rotation=35, ha="right", rotation_mode="anchor")
+    ax.set_yticks(range(len(emotions)), emotions)
+    ax.set(title="Confusion matrix", xlabel="predicted", ylabel="true")
+    ax.grid(visible=False)
+    _percent(ax.figure.colorbar(image, ax=ax, label="share of the true emotion").ax.yaxis, whole=True)
+    return ax
+
+
+def per_emotion(shares: Mapping[str, Mapping], *, ax: Axes | None = None) -> Axes:
+    """Draw precision and recall: `shares` is `Report.per_emotion`, emotion -> {precision, recall, support, ...}."""
+    frame = pd.DataFrame(shares).T
+    ax = _axes(ax, 6.5, 0.6 + 0.5 * len(frame))
+    pair = frame[["precision", "recall"]]
+    pair.index = [f"{emotion} (n = {n:,.0f})" for emotion, n in frame["support"].items()]
+    _grouped_bars(ax, pair, texts=pair.map("{:.0%}".format), colours=SERIES)
+    ax.set(title="Precision and recall", xlabel="share", xlim=(0, 1.12))
+    _percent(ax.xaxis, whole=True)
+    return ax
+
+
+def reliability(p: np.ndarray, labels: np.ndarray, *, bins: int = 15, ax: Axes | None = None) -> Axes:
+    """Draw accuracy against confidence, (n, emotions) probabilities against int (n,) labels, and name the ECE.
+
+    A bar below the diagonal is overconfidence. Bins are equally wide.
+    """
+    confidence, hit = p.max(axis=1), p.argmax(axis=1) == labels
+    number = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
+    rows = np.bincount(number, minlength=bins)
+    accuracy, mean = (np.bincount(number, values, bins) / np.maximum(rows, 1) for values in (hit, confidence))
+    ece = np.abs(accuracy - mean) @ rows / len(labels)
+    ax = _axes(ax, 6.8, 4.4)
+    left, few = np.arange(bins) / bins, rows < 0.01 * len(labels)
+    style = {"width": 1 / bins, "align": "edge", "edgecolor": "white", "color": SERIES[2]}
+    ax.bar(left[~few], accuracy[~few], **style)
+    ax.bar(left[few], accuracy[few], **style, alpha=0.35, label="under 1% of the faces")
+    ax.plot(mean[rows > 0], accuracy[rows > 0], "o", color=SERIES[0], markersize=4, label="bin's mean")
+    ax.plot([0, 1], [0, 1], "--", color=QUIET, linewidth=1, label="perfectly calibrated")
+    ax.set(title=f"Reliability: ECE {ece:.1%} over {len(labels):,} faces", xlabel="confidence", ylabel="accuracy")
+    ax.set(xlim=(0, 1), ylim=(0, 1.02))
+    _percent(ax.xaxis, whole=True)
+    _percent(ax.yaxis, whole=True)
+    _legend(ax)
+    return ax
+
+
+def compare_models(frame: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
+    """Draw accuracies with their 95 % intervals, best on top: columns `model`, `accuracy`, `low`, `high`."""
+    frame = frame.sort_values("accuracy")
+    ax = _axes(ax, 7, 0.9 + 0.42 * len(frame))
+    reach = np.stack([frame["accuracy"] - frame["low"], frame["high"] - frame["accuracy"]])
+    ax.errorbar(frame["accuracy"], frame["model"], xerr=reach, fmt="o", color=SERIES[0], ecolor=SERIES[2], elinewidth=3)
+    for name, share in zip(frame["model"], frame["accuracy"], strict=True):
+        ax.annotate(f"{share:.1%}", (share, name), xytext=(0, 7), textcoords="offset points", ha="center", fontsize=9)
+    ax.set(title="Models compared", xlabel="accuracy, with 95% interval", ylim=(-0.5, len(frame) - 0.3))
+    ax.grid(axis="y", visible=False)
+    _percent(ax.xaxis)
+    return ax
+
+
+def ladder(frame: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
+    """Draw throughput per rung, grouped by backend: columns `rung`, `backend`, `provider`, `frames_per_s`.
+
+    Rungs keep the order of the rows. The legend names the provider that really ran.
+    """
+    table = frame.pivot(index="rung", columns="backend", values="frames_per_s")
+    table = table.loc[frame["rung"].drop_duplicates(), frame["backend"].drop_duplicates()]
+    provider = frame.groupby("backend")["provider"].first()
+    table = table.rename(columns=lambda b: b if provider[b] == b else f"{b}\n({provider[b]})")
+    ax = _axes(ax, 8.5, 0.8 + 0.3 * table.size)
+    _grouped_bars(ax, table, texts=table.map("{:,.1f}".format), colours=SERIES, percent=False)
+    ax.set(title="Video throughput", xlabel="frames/s over the whole run")
+    return ax
+
+
+def timeline(frame: pd.DataFrame, *, emotions: Sequence[str] | None = None, ax: Axes | None = None) -> Axes:
+    """Draw one face's probabilities over the clip: column `time_s` and one column per emotion, 0..1."""
+    emotions = emotions or [name for name in frame if name in COLOURS]
+    ax = _axes(ax, 9, 3.4)
+    for emotion in emotions:
+        ax.plot(frame["time_s"], frame[emotion], color=COLOURS[emotion], linewidth=1.8, label=emotion)
+    ax.set(title="One face over time", xlabel="time, s", ylabel="probability", ylim=(-0.02, 1.02))
+    ax.margins(x=0)
+    _percent(ax.yaxis, whole=True)
+    _legend(ax)
+    return ax
+
+
+def _axes(ax: Axes | None, width: float, height: float) -> Axes:
+    """Return `ax`, or new Axes of this size in inches."""
+    return ax if ax is not None else plt.subplots(figsize=(width, height), layout="constrained")[1]
+
+
+def _percent(axis, *, whole: bool = False) -> None:
+    """Write 0..1 as percent; on a `whole` axis, which runs up to 1, a tick every 20 %."""
+    axis.set_major_formatter(lambda share, _: f"{100 * share:.4g}%")
+    if whole:
+        axis.set_ticks(np.linspace(0, 1, 6))
+
+
+def _legend(ax: Axes) -> None:
+    """Put the legend beside the Axes, where it covers nothing."""
+    ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1), borderaxespad=0)
+
+
+def _grouped_bars(
+    ax: Axes, frame: pd.DataFrame, *, texts: pd.DataFrame, colours: Sequence, percent: bool = True
+) -> None:
+    """Draw horizontal bars, one group per row from the top, one colour per column, a text at each bar's end."""
+    thickness = 0.8 / frame.shape[1]
+    for number, (name, colour) in enumerate(zip(frame, colours, strict=False)):
+        y = np.arange(len(frame)) + (number - (frame.shape[1] - 1) / 2) * thickness
+        bars = ax.barh(y, frame[name], thickness * 0.92, color=colour, label=name)
+        ax.bar_label(bars, texts[name], padding=3, fontsize=9)
+    ax.set_yticks(range(len(frame)), frame.index)
+    ax.set_xlim(0, np.nanmax(frame.to_numpy()) * 1.14)
+    ax.invert_yaxis()
+    ax.grid(axis="y", visible=False)
+    if percent:
+        _percent(ax.xaxis)
+    _legend(ax)

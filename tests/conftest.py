@@ -1,0 +1,51 @@
+"""Small things that several rooms' tests share."""
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import numpy as np
+import pytest
+
+from fer_tf import labels, paths
+from fer_tf.data.labelled import LabelledFaces, Splits
+
+SHARED = paths.ROOT.parent / "shared" / "data"
+
+
+def patterns(n: int, *, seed: int, size: int = 32) -> LabelledFaces:
+    """Return noisy images that a small network learns in seconds: emotion k is a bright bar in row k."""
+    rng = np.random.default_rng(seed)
+    targets = np.arange(n) % 7
+    images = rng.integers(0, 120, (n, size, size, 1), dtype=np.uint8)
+    for image, k in zip(images, targets, strict=True):
+        image[4 * k : 4 * k + 4] += 120
+    votes = np.full((n, 7), 0.05, np.float32) + 0.65 * np.eye(7, dtype=np.float32)[targets]
+    return LabelledFaces(
+        images=images, labels=targets, emotions=labels.FER2013, ids=np.arange(n) + 1000 * seed, distributions=votes
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Splits:
+    """70 train, 35 valid and 35 test images of bars, 32 px grey."""
+    parts = {"train": patterns(70, seed=1), "valid": patterns(35, seed=2), "test": patterns(35, seed=3)}
+    return Splits(**parts, name="patterns", terms="made by the tests")
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real material beside the repository, or a skip that says so."""
+    if not SHARED.is_dir():
+        pytest.skip("real clips and models are not here (no ../shared/data beside the repository)")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def fer2013_csv() -> Path:
+    """The real fer2013.csv, or a skip that says so."""
+    path = paths.DATA / "fer2013" / "fer2013.csv"
+    if not path.is_file():
+        pytest.skip("real FER2013 is not here (no data/fer2013/fer2013.csv)")
+    return path

@@ -1,0 +1,79 @@
+import numpy as np
+import pytest
+from sklearn import metrics
+
+from fer_tf import labels
+from fer_tf.card import ModelCard
+from fer_tf.training.evaluate import evaluate, expected_calibration_error, report, wilson_interval
+
+RNG = np.random.default_rng(0)
+LABELS = RNG.integers(0, 7, 500)
+LOGITS = (2 * np.eye(7)[LABELS] + RNG.normal(size=(500, 7))).astype(np.float32)
+
+
+def test_figures_are_scikit_learns():
+    judged, predicted = report(LOGITS, LABELS, labels.FER2013), LOGITS.argmax(axis=1)
+    precision, recall, f1, support = metrics.precision_recall_fscore_support(LABELS, predicted)
+    probabilities = np.exp(LOGITS) / np.exp(LOGITS).sum(axis=1, keepdims=True)
+    assert judged.accuracy == pytest.approx(metrics.accuracy_score(LABELS, predicted))
+    assert judged.macro_f1 == pytest.approx(f1.mean())
+    assert judged.nll == pytest.approx(metrics.log_loss(LABELS, probabilities), rel=1e-5)
+    np.testing.assert_array_equal(judged.confusion, metrics.confusion_matrix(LABELS, predicted))
+    for k, emotion in enumerate(labels.FER2013):
+        expected = {"precision": precision[k], "recall": recall[k], "f1": f1[k], "support": support[k]}
+        assert judged.per_emotion[emotion] == pytest.approx(expected)
+    low, high = judged.macro_f1_interval
+    assert low < judged.macro_f1 < high and high - low < 0.12
+
+
+def test_rows_are_true_and_columns_predicted():
+    logits = np.eye(7, dtype=np.float32)[[1, 1]]
+    confusion = report(logits, np.array([0, 1]), labels.FER2013).confusion
+    assert confusion[0, 1] == 1 and confusion[1, 1] == 1 and confusion.sum() == 2
+
+
+def test_wilson_interval_of_the_data_readme():
+    low, high = wilson_interval(round(0.73 * 3589), 3589)
+    assert (high - low) / 2 == pytest.approx(0.0145, abs=1e-4)
+    assert wilson_interval(10, 10)[1] == pytest.approx(1) and wilson_interval(0, 10)[0] == pytest.approx(0)
+
+
+@pytest.mark.parametrize(("confidence", "hits", "expected"), [(0.9, 9, 0.0), (0.9, 5, 0.4), (0.6, 10, 0.4)])
+def test_calibration_error_is_the_gap(confidence, hits, expected):
+    probabilities = np.tile([confidence, 1 - confidence], (10, 1))
+    truth = np.array([0] * hits + [1] * (10 - hits))
+    assert expected_calibration_error(probabilities, truth) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("logits", "truth", "message"),
+    [
+        (np.zeros((3, 6)), np.zeros(3, int), r"must be \(n, 7\)"),
+        (np.zeros((0, 7)), np.zeros(0, int), "above 0"),
+        (np.full((2, 7), np.nan), np.zeros(2, int), "2 of 2 rows"),
+    ],
+)
+def test_unfit_logits_are_refused(logits, truth, message):
+    with pytest.raises(ValueError, match=message):
+        report(logits, truth, labels.FER2013)
+
+
+class Oracle:
+    """An engine that reads the row of the bright bar: right on every pattern."""
+
+    def __init__(self, emotions=labels.FER2013):
+        self.card = ModelCard(name="oracle", architecture="lenet", emotions=emotions, image_size=32)
+
+    def logits(self, crops):
+        return crops.mean(axis=(2, 3)).reshape(len(crops), 8, 4).mean(axis=2)[:, :7].astype(np.float32)
+
+
+def test_any_engine_is_judged_batch_by_batch(tiny):
+    done = []
+    judged = evaluate(Oracle(), tiny.test, batch_size=8, on_batch=done.append)
+    assert judged.accuracy == 1 and judged.n == 35 and done[-1] == 35
+
+
+def test_another_label_order_is_refused(tiny):
+    with pytest.raises(ValueError, match="but the faces are labelled"):
+        evaluate(Oracle(labels.FER2013[::-1]), tiny.test)

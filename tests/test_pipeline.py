@@ -1,0 +1,188 @@
+"""The pipeline keeps order, loses nothing that was finished, raises once, and leaves no thread alive."""
+
+import random
+import threading
+import time
+
+import pytest
+
+from fer_tf.inference.pipeline import Stage, StageError, run
+
+BOTH = pytest.mark.parametrize("threads", [True, False], ids=["threads", "one thread"])
+
+
+@pytest.fixture(autouse=True)
+def no_thread_is_left():
+    before = set(threading.enumerate())
+    yield
+    assert not set(threading.enumerate()) - before
+
+
+def each(name, function):
+    """A stage that maps one item to one."""
+    return Stage(name, lambda items: map(function, items))
+
+
+def drain(items, got):
+    for item in items:
+        got.append(item)
+
+
+def failing(at, error):
+    def function(item):
+        if item == at:
+            raise error
+        return item
+
+    return function
+
+
+def in_batches(name, size, function=lambda batch: batch):
+    """A stage that gathers `size` items, works on them at once and gives them back one by one."""
+
+    def apply(items):
+        held = []
+        for item in items:
+            held.append(item)
+            if len(held) == size:
+                yield from function(held)
+                held = []
+        yield from function(held)
+
+    return Stage(name, apply)
+
+
+@BOTH
+def test_keeps_order_however_long_a_stage_takes(threads):
+    delays = random.Random(0)
+    slow = each("slow", lambda item: time.sleep(delays.choice([0, 0, 0, 0.001])) or item)
+    stages = [each("double", lambda item: 2 * item), slow, in_batches("batch", 7), each("text", str)]
+    assert list(run(range(500), stages, threads=threads)) == [str(2 * item) for item in range(500)]
+
+
+@BOTH
+@pytest.mark.parametrize("source", [[], iter(()), range(1)], ids=["none", "spent", "one"])
+def test_runs_on_few_items(source, threads):
+    expected = list(source)
+    assert list(run(source, [in_batches("batch", 4)], threads=threads)) == expected
+
+
+@BOTH
+def test_a_failing_source_is_named_after_all_that_it_gave(threads):
+    def source():
+        yield from range(20)
+        raise OSError("the file ends here")
+
+    got = []
+    with pytest.raises(StageError, match="decode: the file ends here") as caught:
+        drain(run(source(), [in_batches("batch", 8)], threads=threads, source_name="decode"), got)
+    assert got == list(range(20))
+    assert caught.value.stage == "decode" and isinstance(caught.value.__cause__, OSError)
+
+
+@BOTH
+def test_an_engine_that_fails_in_its_fifth_batch_loses_only_that(threads):
+    def classify(batch):
+        if 16 in batch:
+            raise ValueError("no")
+        return batch
+
+    got, closed = [], []
+
+    def sink(items):
+        try:
+            yield from items
+        finally:
+            closed.append(True)
+
+    stages = [in_batches("infer", 4, classify), Stage("encode", sink)]
+    with pytest.raises(StageError, match="infer: no"):
+        drain(run(range(10_000), stages, threads=threads), got)
+    assert got == list(range(16)) and closed == [True]
+
+
+@BOTH
+def test_the_first_of_two_failures_is_raised(threads):
+    def sink(items):
+        yield from items
+        raise OSError("second")
+
+    stages = [each("infer", failing(3, ValueError("first"))), Stage("encode", sink)]
+    with pytest.raises(StageError, match="infer: first"):
+        drain(run(range(10), stages, threads=threads), [])
+
+
+@BOTH
+def test_leaving_early_ends_every_stage(threads):
+    closed = []
+
+    def source():
+        try:
+            yield from range(1_000_000)
+        finally:
+            closed.append("source")
+
+    def stage(items):
+        try:
+            yield from items
+        finally:
+            closed.append("stage")
+
+    items = run(source(), [Stage("stage", stage), each("last", str)], threads=threads)
+    assert next(items) == "0"
+    items.close()
+    assert sorted(closed) == ["source", "stage"]
+
+
+@BOTH
+def test_a_stage_may_end_the_stream(threads):
+    def first_three(items):
+        for _ in range(3):
+            yield next(items)
+
+    assert list(run(iter(int, 1), [Stage("head", first_three)], threads=threads)) == [0, 0, 0]
+
+
+def test_nothing_runs_ahead_of_a_slow_sink():
+    given = []
+
+    def source():
+        for item in range(100):
+            given.append(item)
+            yield item
+
+    items = run(source(), [each("a", abs), each("b", abs)], depth=2)
+    for taken in range(1, 101):
+        assert next(items) == taken - 1
+        assert len(given) <= taken + 3 * (2 + 1)  # per link: two wait, one is in hand
+    items.close()
+
+
+@BOTH
+def test_times_each_stage_without_its_neighbours(threads):
+    times = {}
+    stages = [each("quick", abs), each("slow", lambda item: time.sleep(0.01) or item)]
+    for _ in run(range(20), stages, threads=threads, times=times):
+        time.sleep(0.002)
+    assert {name: spent.items for name, spent in times.items()} == {"source": 20, "quick": 20, "slow": 20}
+    assert times["slow"].busy_s >= 20 * 0.01
+    assert times["quick"].busy_s < times["slow"].busy_s / 2
+
+
+def test_a_hung_stage_is_named():
+    wake = threading.Event()
+    stages = [each("quick", abs), each("stuck", lambda item: wake.wait(30)), each("last", bool)]
+    with pytest.raises(StageError, match="stuck: gave nothing"):
+        list(run(range(5), stages, patience_s=0.5))
+    wake.set()
+    for thread in threading.enumerate():
+        if thread.name.startswith("stage "):
+            thread.join(10)
+
+
+@pytest.mark.parametrize(
+    ("stages", "depth", "words"), [([each("source", abs)], 4, "different names"), ([], 0, "depth")]
+)
+def test_refuses_what_cannot_work(stages, depth, words):
+    with pytest.raises(ValueError, match=words):
+        list(run([1], stages, depth=depth))

@@ -1,0 +1,158 @@
+"""Figures: they say what the data say, on the Axes they are given, with every word inside the figure."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.text import Text
+
+from fer_tf import plots
+from fer_tf.labels import FER2013, FERPLUS
+from fer_tf.training.evaluate import expected_calibration_error
+
+RNG = np.random.default_rng(0)
+P = RNG.dirichlet(np.full(7, 0.4), 400)
+TRUE = RNG.integers(0, 7, 400)
+COUNTS = pd.DataFrame(
+    {"train": [40, 4, 41, 72, 48, 32, 50], "train %": 0.0, "test": [5, 1, 5, 9, 6, 4, 6]}, index=list(FER2013)
+)
+HISTORY = pd.DataFrame(
+    {
+        "epoch": range(1, 6),
+        "phase": ["head", "head", "fine", "fine", "fine"],
+        "improved": [True, True, False, True, False],
+    }
+    | {
+        f"{split}{name}": np.linspace(0.2, 0.6, 5)
+        for split in ("", "valid_")
+        for name in ("loss", "accuracy", "macro_f1")
+    }
+)
+MODELS = pd.DataFrame(
+    {"model": ["a", "b", "c"], "accuracy": [0.6, 0.7, 0.5], "low": [0.58, 0.69, 0.4], "high": [0.63, 0.71, 0.6]}
+)
+RUNGS = pd.DataFrame(
+    [
+        {"rung": rung, "backend": backend, "provider": provider, "frames_per_s": speed}
+        for rung, speed in (("synchronous, batch 1", 40.0), ("batched", 60.0), ("a third", 99.5))
+        for backend, provider in (("openvino-provider", "OpenVINOExecutionProvider"), ("cpu", "CPUExecutionProvider"))
+    ]
+)
+TIMES = pd.DataFrame(P[:50], columns=FER2013).assign(time_s=np.arange(50) / 30)
+SHARES = {emotion: {"precision": 0.5, "recall": 0.25, "f1": 1 / 3, "support": 1234} for emotion in FERPLUS}
+MATRIX = np.arange(49).reshape(7, 7)
+
+ON_ONE = {  # figures on one Axes
+    "class_balance": lambda ax=None: plots.class_balance(COUNTS, ax=ax),
+    "distribution": lambda ax=None: plots.distribution({"votes": P[0], "model": P[1]}, FER2013, ax=ax),
+    "probabilities": lambda ax=None: plots.probabilities(P[0], FER2013, ax=ax),
+    "confusion": lambda ax=None: plots.confusion(MATRIX, FER2013, ax=ax),
+    "per_emotion": lambda ax=None: plots.per_emotion(SHARES, ax=ax),
+    "reliability": lambda ax=None: plots.reliability(P, TRUE, ax=ax),
+    "compare_models": lambda ax=None: plots.compare_models(MODELS, ax=ax),
+    "ladder": lambda ax=None: plots.ladder(RUNGS, ax=ax),
+    "timeline": lambda ax=None: plots.timeline(TIMES, ax=ax),
+}
+IMAGES = RNG.integers(0, 255, (5, 16, 16, 1), dtype=np.uint8)
+MAPS = np.zeros((5, 16, 16), np.float32)
+MAPS[:, 4, 4] = 1
+ON_MANY = {
+    "contact_sheet": lambda: plots.contact_sheet(IMAGES, titles=["surprise → disgust"] * 5, columns=3),
+    "saliency_grid": lambda: plots.saliency_grid(IMAGES, MAPS, ["happy"] * 5),
+    "history": lambda: plots.history(HISTORY),
+}
+
+
+@pytest.fixture(autouse=True)
+def figures():
+    plt.switch_backend("agg")
+    with plt.rc_context():
+        plots.use_style()
+        yield
+    plt.close("all")
+
+
+def words(artist) -> list[str]:
+    return [text.get_text() for text in artist.findobj(Text) if text.get_text()]
+
+
+@pytest.mark.parametrize("name", ON_ONE)
+def test_draws_on_the_axes_it_is_given(name):
+    ax = plt.subplots()[1]
+    assert ON_ONE[name](ax) is ax
+    assert len(plt.get_fignums()) == 1
+    assert ax.get_title(loc="left") and ax.get_xlabel()
+
+
+@pytest.mark.parametrize("name", [*ON_ONE, *ON_MANY])
+def test_every_word_lies_inside_the_figure(name):
+    drawn = (ON_ONE | ON_MANY)[name]()
+    figure = (drawn.flat[0] if isinstance(drawn, np.ndarray) else drawn).figure
+    figure.canvas.draw()
+    drawn_over, (width, height) = figure.get_tightbbox(), figure.get_size_inches()
+    assert min(drawn_over.x0, drawn_over.y0) >= -0.01
+    assert drawn_over.x1 <= width + 0.01 and drawn_over.y1 <= height + 0.01
+
+
+def test_class_balance_shows_shares_of_the_split_and_counts():
+    ax = plots.class_balance(COUNTS)
+    widths = [bar.get_width() for bar in ax.patches]
+    assert widths == pytest.approx([*COUNTS["train"] / COUNTS["train"].sum(), *COUNTS["test"] / COUNTS["test"].sum()])
+    assert {"72", "9"} <= set(words(ax))
+
+
+def test_probabilities_stand_highest_first():
+    ax = plots.probabilities(np.array([0.1, 0.7, 0.2]), ("angry", "disgust", "fear"))
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["angry", "fear", "disgust"]  # from the bottom
+    assert "70.0%" in words(ax)
+
+
+def test_confusion_shows_row_shares_and_counts_and_an_empty_row_as_zero():
+    ax = plots.confusion(np.array([[3, 1], [0, 0]]), ("happy", "sad"))
+    assert [text.get_text() for text in ax.texts] == ["75%", "3", "25%", "1", "0%", "0", "0%", "0"]
+
+
+def test_reliability_names_the_same_ece_as_the_evaluation():
+    ece = expected_calibration_error(P, TRUE)
+    assert f"ECE {ece:.1%}" in plots.reliability(P, TRUE).get_title(loc="left")
+
+
+def test_history_marks_the_best_epoch_and_shades_the_head_phase():
+    axes = plots.history(HISTORY)
+    legend = words(axes[0].figure.legends[0])
+    assert legend == ["train", "valid", "head phase", "best, epoch 4"]
+    shade = axes[1].patches[0].get_extents().transformed(axes[1].transData.inverted())
+    assert (shade.x0, shade.x1) == pytest.approx((0.5, 2.5))
+
+
+def test_history_of_one_fine_epoch_has_no_head_phase():
+    one = HISTORY.iloc[[3]]
+    assert words(plots.history(one)[0].figure.legends[0]) == ["train", "valid", "best, epoch 4"]
+
+
+def test_models_are_sorted_and_intervals_reach_from_low_to_high():
+    ax = plots.compare_models(MODELS)
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["c", "a", "b"]  # from the bottom
+    reach = [segment[:, 0].tolist() for segment in ax.containers[0].lines[2][0].get_segments()]
+    assert np.allclose(reach, [[0.4, 0.6], [0.58, 0.63], [0.69, 0.71]])
+
+
+def test_ladder_keeps_the_order_of_the_rungs_and_names_the_provider():
+    ax = plots.ladder(RUNGS)
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["synchronous, batch 1", "batched", "a third"]
+    assert "openvino-provider\n(OpenVINOExecutionProvider)" in words(ax.get_legend())
+    assert [text for text in words(ax) if text == "99.5"] == ["99.5", "99.5"]
+
+
+def test_saliency_leaves_the_image_where_the_network_did_not_look():
+    shown = plots.saliency_grid(IMAGES, MAPS, ["x"] * 5)[0, 0].images[0].get_array()
+    plain, overlay = shown[:, :16], shown[:, -16:]
+    changed = (plain != overlay).any(axis=2)
+    assert changed[4, 4] and changed.sum() == 1
+
+
+def test_contact_sheet_fills_rows_and_refuses_nothing():
+    axes = plots.contact_sheet(IMAGES, columns=3)
+    assert axes.shape == (2, 3) and sum(len(ax.images) for ax in axes.flat) == 5
+    with pytest.raises(ValueError, match="at least one image"):
+        plots.contact_sheet(IMAGES[:0])

@@ -1,0 +1,45 @@
+import pytest
+
+from fer_tf.training.recipe import Augmentation, Recipe
+
+
+@pytest.mark.parametrize("suffix", [".json", ".toml"])
+def test_a_recipe_survives_its_file(tmp_path, suffix):
+    recipe = Recipe(
+        architecture="mobilenet_v2", options={"dropout": 0.1}, patience=3, augmentation=Augmentation(rotate=0.0, erase=0.1)
+    )
+    recipe.save(tmp_path / f"recipe{suffix}")
+    assert Recipe.load(tmp_path / f"recipe{suffix}") == recipe
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"learning_rate": -0.1}, "learning_rate must be above 0"),
+        ({"learning_rate": "fast"}, "learning_rate must be float"),
+        ({"epochs": 0}, "epochs must be at least 1"),
+        ({"epochs": 2.5}, "epochs must be int"),
+        ({"seed": True}, "seed must be int"),
+        ({"batch_size": 0}, "batch_size"),
+        ({"patience": 0}, "patience"),
+        ({"schedule": "linear"}, "schedule must be constant or step"),
+        ({"architecture": "lenot"}, "unknown architecture 'lenot'; known are lenet"),
+        ({"learning_rat": 0.1}, "has no 'learning_rat'"),
+        ({"augmentation": {"flip": "False"}}, "augmentation.flip must be bool"),
+        ({"augmentation": {"flop": True}}, "augmentation has no 'flop'"),
+        ({"augmentation": {"shift": 2.0}}, "augmentation.shift"),
+    ],
+)
+def test_a_wrong_choice_is_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        Recipe().with_(**changes)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [("r.toml", "epochs = ", "r.toml"), ("r.json", "{", "r.json"), ("r.yaml", "", ".toml or .json"), ("r.toml", "a = 1", "'a'")],
+)
+def test_a_broken_file_is_named(tmp_path, name, text, message):
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    with pytest.raises(ValueError, match=message):
+        Recipe.load(tmp_path / name)

@@ -1,0 +1,269 @@
+"""The suite runner: strict parameters, order, failures that name themselves, and pages that ask the network nothing."""
+
+import io
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote
+
+import nbformat
+import pytest
+from rich.console import Console
+
+from fer_tf import paths, suite
+from fer_tf.suite import SuiteError, find_notebooks, match_parameters, notebook_parameters, run_suite
+
+PARAMETERS = """dataset: str = "drawn"  # what to load
+run_dir: str = ""  # where results go
+epochs: int = 3  # passes over the train split
+"""
+WRITES = """import os, sys
+from pathlib import Path
+report = Path(run_dir) / "report"
+Path(run_dir, "order.txt").open("a").write(f"NAME {dataset} {epochs} {sys.executable}\\n")
+"""
+SHOWS = """(report / "02_all_models.csv").write_text("model,accuracy %\\nlenet,55.1\\na <b> & c,63.2\\n")
+(report / "02_the_ladder.png").write_bytes(b"no real picture")
+(report / "02_annotated.mp4").write_bytes(b"no real clip")
+(report / "notes.json").write_text("{}")
+os.write(2, b"noise of " + b"compiled code")
+import matplotlib.pyplot as plt
+plt.plot([1, 2]);"""
+
+
+def write(folder: Path, name: str, *cells: str, parameters: str | None = PARAMETERS, prose: str = "") -> Path:
+    """Write a notebook `name` with a heading, a parameters cell and code cells."""
+    notebook = nbformat.v4.new_notebook()
+    notebook.cells.append(nbformat.v4.new_markdown_cell(f"Some words.\n\n# Title of {name}\n{prose}"))
+    if parameters is not None:
+        notebook.cells.append(nbformat.v4.new_code_cell(parameters, metadata={"tags": ["parameters"]}))
+    notebook.cells += [nbformat.v4.new_code_cell(cell.replace("NAME", name)) for cell in cells]
+    path = folder / f"{name}.ipynb"
+    nbformat.write(notebook, path)
+    return path
+
+
+class Links(HTMLParser):
+    """What a page refers to: `loads` are fetched with the page, `leads` when a reader follows them."""
+
+    def __init__(self, path: Path):
+        super().__init__()
+        self.loads, self.leads = [], []
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag, attrs):
+        for name, value in attrs:
+            if name in ("src", "href", "poster", "data", "srcset"):
+                (self.leads if tag == "a" else self.loads).append(value)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """Two notebooks run to the end, on a machine whose `python3` kernel is a wrong one."""
+    folder = tmp_path_factory.mktemp("with {braces} and spaces")
+    elsewhere = folder / "jupyter" / "kernels" / "python3"
+    elsewhere.mkdir(parents=True)
+    (elsewhere / "kernel.json").write_text(json.dumps({"argv": ["nothing"], "display_name": "x", "language": "python"}))
+    write(folder, "02_second", WRITES, SHOWS, parameters=PARAMETERS + "limit: int = 0  # at most so many faces\n")
+    write(folder, "01_first", WRITES, prose="Then comes [the second](02_second.ipynb).")
+    with pytest.MonkeyPatch.context() as patch, (folder / "console.txt").open("w") as terminal:
+        patch.setenv("JUPYTER_PATH", str(folder / "jupyter"))
+        patch.setenv("MPLBACKEND", "agg")
+        yield run_suite(
+            notebooks=[folder / "02_second.ipynb", folder / "01_first.ipynb"],
+            parameters={"epochs": "5", "limit": 7},
+            run_dir=folder / "a run",
+            progress=Console(file=terminal),
+        )
+
+
+def test_notebooks_run_in_name_order_with_the_parameters_they_declare(finished):
+    assert (finished.run_dir / "order.txt").read_text().splitlines() == [
+        f"01_first drawn 5 {sys.executable}",
+        f"02_second drawn 5 {sys.executable}",
+    ]
+    assert [notebook.status for notebook in finished.notebooks] == ["done", "done"]
+    second = nbformat.read(finished.run_dir / "notebooks" / "02_second.ipynb", as_version=4)
+    assert second.metadata.papermill.parameters == {"run_dir": str(finished.run_dir), "epochs": 5, "limit": 7}
+
+
+def test_progress_is_plain_lines_off_a_terminal(finished):
+    lines = (finished.run_dir.parent / "console.txt").read_text().splitlines()
+    assert [re.sub(r"\d+ s$", "N s", line) for line in lines] == [
+        "1/2 01_first: 4 cells",
+        "1/2 01_first: done in N s",
+        "2/2 02_second: 5 cells",
+        "2/2 02_second: done in N s",
+    ]
+
+
+def test_every_link_resolves_and_no_page_asks_the_network(finished):
+    pages = [finished.index, *sorted((finished.run_dir / "html").iterdir())]
+    assert [page.name for page in pages] == ["index.html", "01_first.html", "02_second.html"]
+    for page in pages:
+        links = Links(page)
+        outside = [link for link in links.loads if not link.startswith(("data:", "report/"))]
+        assert not outside and "@import" not in page.read_text() and "url(http" not in page.read_text()
+        for link in [*links.loads, *links.leads]:
+            if not link.startswith(("data:", "#")):
+                assert (page.parent / unquote(link)).is_file(), f"{page.name} leads to {link}"
+    assert "02_second.html" in Links(pages[1]).leads
+
+
+def test_index_shows_facts_notebooks_and_what_they_reported(finished):
+    page = finished.index.read_text(encoding="utf-8")
+    for words in ("Title of 01_first", "All models", "a &lt;b&gt; &amp; c", "The ladder", "drawn", "epochs = 5"):
+        assert words in page
+    assert page.index("Title of 02_second</h2>") < page.index("All models") < page.index("notes.json")
+    links = Links(finished.index)
+    assert {"report/02_the_ladder.png", "report/02_annotated.mp4"} <= set(links.loads)
+
+
+def test_figures_are_in_the_page_and_the_noise_of_compiled_code_is_not(finished):
+    page = (finished.run_dir / "html" / "02_second.html").read_text(encoding="utf-8")
+    assert "data:image/png;base64" in page
+    assert "noise of compiled code" not in page
+    assert "noise of compiled code" in (finished.run_dir / "kernel.log").read_text()
+
+
+def test_a_failing_notebook_is_named_with_cell_and_cause_and_stops_the_suite(tmp_path):
+    bad = write(tmp_path, "01_bad", "fine = 1", "# shapes\nraise ValueError('expected 48, got 64')")
+    late = write(tmp_path, "02_late", "1")
+    terminal = Console(file=io.StringIO(), force_terminal=True, width=100)
+    with pytest.raises(SuiteError, match=r"^01_bad.ipynb, In \[4\] `# shapes`: ValueError: expected 48, got 64$"):
+        run_suite(notebooks=[bad, late], parameters={}, run_dir=tmp_path / "run", progress=terminal)
+    assert "cell 5/5" in terminal.file.getvalue()
+    page = (tmp_path / "run" / "index.html").read_text()
+    assert "expected 48, got 64" in page and 'class="status failed"' in page and 'class="status waiting"' in page
+    assert "ValueError" in (tmp_path / "run" / "html" / "01_bad.html").read_text()
+    assert not (tmp_path / "run" / "notebooks" / "02_late.ipynb").exists()
+
+
+def test_a_dead_kernel_says_that_memory_is_the_usual_cause(tmp_path):
+    dies = write(tmp_path, "01_dies", "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)")
+    with pytest.raises(SuiteError, match=r"^01_dies.ipynb, cell 4: .*memory"):
+        run_suite(notebooks=[dies], parameters={}, run_dir=tmp_path / "run")
+
+
+def test_an_interrupted_suite_leaves_its_index(tmp_path, monkeypatch):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(suite, "_execute", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        run_suite(notebooks=[write(tmp_path, "01_a")], parameters={}, run_dir=tmp_path / "run")
+    assert 'class="status interrupted"' in (tmp_path / "run" / "index.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"epoch": 3}, r"no notebook has a parameter 'epoch' \(did you mean epochs\?\); known are dataset, epochs$"),
+        ({"zzz": 3}, "no notebook has a parameter 'zzz'; known are dataset, epochs$"),
+        ({"run_dir": "x"}, "no notebook has a parameter 'run_dir'"),
+        ({"epochs": "abc"}, "parameter epochs must be int, such as 3; got 'abc'"),
+    ],
+)
+def test_wrong_parameters_are_refused_before_anything_runs(tmp_path, given, message):
+    with pytest.raises(ValueError, match=message):
+        run_suite(notebooks=[write(tmp_path, "01_a")], parameters=given, run_dir=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("line", "value", "expected"),
+    [
+        ("epochs: int = 3", "5", 5),
+        ("epochs: int = 3", "-1", -1),
+        ("epochs: int = 3", "2.5", ValueError),
+        ("epochs: int = 3", 2.5, ValueError),
+        ("epochs: int = 3", True, ValueError),
+        ("rate: float = 0.1", "1e-3", 0.001),
+        ("rate: float = 0.1", 1, 1.0),
+        ("rate: float = 0.1", "fast", ValueError),
+        ("draft: bool = True", "False", False),
+        ("draft: bool = False", "yes", True),
+        ("draft: bool = True", "maybe", ValueError),
+        ("draft: bool = True", 1, ValueError),
+        ('dataset: str = "a=b # c"', "False", "False"),
+        ('dataset: str = "drawn"', 3, ValueError),
+    ],
+)
+def test_values_take_the_declared_type(tmp_path, line, value, expected):
+    (parameter,) = notebook_parameters(write(tmp_path, "01_a", parameters=f"{line}  # é: a comment")).values()
+    assert parameter.help == "é: a comment"
+    if expected is ValueError:
+        with pytest.raises(ValueError, match=f"parameter {parameter.name} must be {parameter.kind.__name__}"):
+            parameter.coerce(value)
+    else:
+        coerced = parameter.coerce(value)
+        assert coerced == expected and type(coerced) is type(expected)
+
+
+@pytest.mark.parametrize(
+    ("cell", "message"),
+    [
+        (None, "01_a.ipynb has 0 cells tagged `parameters`"),
+        ("epochs = 3  # not annotated", "got `epochs = 3"),
+        ("epochs: int = 3", "got `epochs: int = 3`"),
+        ("epochs: int = 1 + 2  # derived", "parameters cell"),
+        ("epochs: int = 0.5  # of another type", "got `epochs: int = 0.5"),
+        ("names: list = []  # of no known type", "got `names: list"),
+        ("epochs: int  # without a value", "got `epochs: int "),
+        ("import os  # no parameter", "got `import os"),
+        ("%matplotlib inline", "parameters cell: invalid syntax"),
+    ],
+)
+def test_a_parameters_cell_holds_annotated_literals_with_comments(tmp_path, cell, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        notebook_parameters(write(tmp_path, "01_a", parameters=cell))
+
+
+def test_each_notebook_gets_only_what_it_declares(tmp_path):
+    small = write(tmp_path, "01_a", parameters="limit: int = 0  # faces")
+    large = write(tmp_path, "02_b", parameters="limit: int = 0  # faces\nseed: int = 0  # of everything random")
+    assert match_parameters(find_notebooks([large, small]), {"seed": "1", "limit": "9"}) == {
+        small: {"limit": 9},
+        large: {"limit": 9, "seed": 1},
+    }
+
+
+def test_notebooks_are_found_by_the_start_of_their_name(tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "NOTEBOOKS", tmp_path)
+    with pytest.raises(FileNotFoundError, match="no notebook"):
+        find_notebooks()
+    for name in ("12_video", "01_data", "02_lenet"):
+        write(tmp_path, name)
+    assert [notebook.path.stem for notebook in find_notebooks()] == ["01_data", "02_lenet", "12_video"]
+    assert [notebook.path.stem for notebook in find_notebooks(["12", "01"])] == ["01_data", "12_video"]
+    for missing in ("03", tmp_path / "03_more.ipynb"):
+        with pytest.raises(FileNotFoundError, match="03"):
+            find_notebooks([missing])
+    (tmp_path / "04_text.ipynb").write_text("no json")
+    with pytest.raises(ValueError, match=r"04_text.ipynb is not a notebook"):
+        find_notebooks()
+
+
+def test_two_suites_never_share_a_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "RUNS", tmp_path / "runs")
+    monkeypatch.setattr(suite, "_execute", lambda *_, **__: None)
+    notebook = write(tmp_path, "01_a")
+    first, second = (run_suite(notebooks=[notebook], parameters={}).run_dir for _ in range(2))
+    assert first != second and first.parent == second.parent == tmp_path / "runs"
+    with pytest.raises(FileExistsError, match="is not empty"):
+        run_suite(notebooks=[notebook], parameters={}, run_dir=first)
+
+
+@pytest.mark.skipif(not shutil.which("make"), reason="make is not installed")
+def test_make_passes_its_variables_on_as_parameters():
+    command = ["make", "-n", "suite", "PYTHON=python3", "DATASET=my faces", "EPOCHS=3", "ARGS=--quiet"]
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+    out = subprocess.run(command, cwd=paths.ROOT, env=clean, capture_output=True, text=True, check=True).stdout
+    (call,) = [line for line in out.splitlines() if "fer-tf suite" in line]
+    assert "-p 'dataset=my faces'" in call and "-p 'epochs=3'" in call and call.endswith("--quiet")
+    assert "python3" not in call

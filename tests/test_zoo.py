@@ -1,0 +1,62 @@
+import numpy as np
+import pytest
+
+from fer_tf import zoo
+
+NAMES = list(zoo.ARCHITECTURES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("image_size", [32, 48, 70])
+def test_rgb_in_logits_out(name, image_size):
+    model = zoo.build(name, emotions=5, image_size=image_size)
+    crops = np.random.default_rng(0).integers(0, 256, (3, image_size, image_size, 3), dtype=np.uint8)
+    logits = model.predict(crops, verbose=0)
+    assert logits.shape == (3, 5) and logits.dtype == np.float32 and np.isfinite(logits).all()
+    np.testing.assert_allclose(model.predict(crops.astype(np.float32), verbose=0), logits, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_faces_are_judged_in_grey(name):
+    """A colour picture and its luma give the same logits: 0.299 R + 0.587 G + 0.114 B (ITU-R BT.601)."""
+    model = zoo.build(name, emotions=7, image_size=48)
+    colour = np.random.default_rng(1).uniform(0, 255, (2, 48, 48, 3)).astype(np.float32)
+    luma = colour @ np.array([0.299, 0.587, 0.114], np.float32)
+    grey = np.repeat(luma[..., None], 3, axis=-1)
+    np.testing.assert_allclose(model.predict(grey, verbose=0), model.predict(colour, verbose=0), atol=1e-4)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_registry_names_a_layer_with_a_map_and_a_head(name):
+    model = zoo.build(name, emotions=7)
+    assert model.input_shape[1] == zoo.architecture(name).image_size
+    assert len(model.get_layer(zoo.architecture(name).saliency_layer).output.shape) == 4
+    backbone = zoo.backbone_layers(model)
+    assert 0 < len(backbone) < len(model.layers) and model.layers[-1].name == "head_logits"
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: zoo.build("alexnet", emotions=7), ValueError, "known are lenet, mobilenet_v2"),
+        (lambda: zoo.build("lenet", emotions=7, image_size=16), ValueError, "32 to 256 px, got 16"),
+        (lambda: zoo.build("lenet", emotions=7, depth=3), ValueError, "has no option depth; it has"),
+        (lambda: zoo.build("lenet", emotions=7, weights="imagenet"), ValueError, "no pretrained weights"),
+        (lambda: zoo.build("mobilenet_v2", emotions=7, weights="none.h5"), FileNotFoundError, "none.h5"),
+    ],
+)
+def test_bad_requests(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
+
+
+def test_a_file_of_backbone_weights_lands_in_the_flat_graph(tmp_path):
+    import keras
+
+    source = keras.applications.MobileNetV2(input_shape=(64, 64, 3), include_top=False, weights=None)
+    source.save_weights(tmp_path / "backbone.weights.h5")
+    model = zoo.build("mobilenet_v2", emotions=7, image_size=64, weights=str(tmp_path / "backbone.weights.h5"))
+    for name in ("Conv1", "block_9_depthwise", "Conv_1_bn"):
+        for expected, found in zip(source.get_layer(name).get_weights(), model.get_layer(name).get_weights(), strict=True):
+            np.testing.assert_array_equal(found, expected)
+    assert model.get_layer("Conv_1_bn").momentum == 0.9
