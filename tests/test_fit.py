@@ -46,7 +46,16 @@ def test_a_run_folder_is_complete(finished, tiny):
     assert {p.name for p in folder.iterdir()} == expected | {"card.json", "metrics.json"}
     history = pd.read_csv(folder / "history.csv")
     assert list(history["phase"]) == ["head"] + ["fine"] * 5
-    columns = {"loss", "accuracy", "macro_f1", "valid_loss", "valid_accuracy", "valid_macro_f1", "learning_rate", "improved"}
+    columns = {
+        "loss",
+        "accuracy",
+        "macro_f1",
+        "valid_loss",
+        "valid_accuracy",
+        "valid_macro_f1",
+        "learning_rate",
+        "improved",
+    }
     assert columns < set(history.columns)
     assert Recipe.load(folder / "recipe.json") == recipe
     assert card.data["fingerprint"] == tiny.fingerprint and card.emotions == tiny.emotions
@@ -69,7 +78,9 @@ def test_the_head_phase_leaves_the_backbone_alone(tiny, tmp_path):
     before = fit.build_model(recipe, emotions=7)
     start = {layer.name: layer.get_weights() for layer in before.layers}
     fit.fit(before, tiny, recipe, tmp_path / "head", report=lambda line: None)
-    assert all(np.array_equal(a, b) for a, b in zip(start["conv_1"], before.get_layer("conv_1").get_weights(), strict=True))
+    assert all(
+        np.array_equal(a, b) for a, b in zip(start["conv_1"], before.get_layer("conv_1").get_weights(), strict=True)
+    )
     assert not np.array_equal(start["head_logits"][0], before.get_layer("head_logits").get_weights()[0])
 
 
@@ -104,7 +115,8 @@ def test_a_killed_run_resumes_to_the_same_end(finished, tiny, tmp_path):
     columns = ["loss", "accuracy", "valid_loss", "valid_accuracy", "learning_rate"]
     there, here = (pd.read_csv(f / "history.csv")[columns] for f in (folder, tmp_path / "killed"))
     np.testing.assert_allclose(here, there, rtol=2e-3, atol=1e-5)
-    for expected, found in zip(load_keras(folder).model.get_weights(), load_keras(tmp_path / "killed").model.get_weights()):
+    expected_weights, weights = (load_keras(f).model.get_weights() for f in (folder, tmp_path / "killed"))
+    for expected, found in zip(expected_weights, weights, strict=True):
         np.testing.assert_allclose(found, expected, atol=2e-3)
 
 
@@ -132,8 +144,20 @@ ROW = {"phase": "fine", "valid_loss": 1.0, "valid_macro_f1": 0.5}
 @pytest.mark.parametrize(
     ("accuracies", "extra_epochs", "stopped_at", "epochs", "says"),
     [
-        ([0.5, 0.6, 0.5, 0.5, 0.5, 0.5, 0.9], 2, 4, 6, "stopped at epoch 4, 2 extra epochs used, they did not help; best at epoch 2"),
-        ([0.5, 0.6, 0.5, 0.5, 0.5, 0.7, 0.9], 2, 4, 6, "stopped at epoch 4, 2 extra epochs used, they helped; best at epoch 6"),
+        (
+            [0.5, 0.6, 0.5, 0.5, 0.5, 0.5, 0.9],
+            2,
+            4,
+            6,
+            "stopped at epoch 4, 2 extra epochs used, they did not help; best at epoch 2",
+        ),
+        (
+            [0.5, 0.6, 0.5, 0.5, 0.5, 0.7, 0.9],
+            2,
+            4,
+            6,
+            "stopped at epoch 4, 2 extra epochs used, they helped; best at epoch 6",
+        ),
         ([0.5, 0.6, 0.5, 0.5, 0.9], 0, 4, 4, "stopped at epoch 4, 0 extra epochs used; best at epoch 2"),
         ([0.5, 0.6, 0.7], 2, None, 3, "all 3 epochs run; best at epoch 3"),
     ],
@@ -178,7 +202,13 @@ def test_schedules(optimizer, schedule, rates):
 
 def test_plateau_lowers_the_rate_of_a_real_run(tiny, tmp_path):
     recipe = RECIPE.with_(
-        schedule="plateau", plateau_patience=1, gamma=0.1, learning_rate=1e-9, head_epochs=0, epochs=4, monitor="accuracy"
+        schedule="plateau",
+        plateau_patience=1,
+        gamma=0.1,
+        learning_rate=1e-9,
+        head_epochs=0,
+        epochs=4,
+        monitor="accuracy",
     )
     train(recipe, tiny, tmp_path / "plateau")
     history = pd.read_csv(tmp_path / "plateau" / "history.csv")
@@ -198,7 +228,9 @@ def test_macro_f1_is_the_reports(tiny):
 
 
 def test_augmentation_is_for_training_only(tiny):
-    layers = fit.augmentation_layers(Augmentation(shift=0.2, rotate=20, zoom=0.2, brightness=0.2, contrast=0.2, erase=0.2))
+    layers = fit.augmentation_layers(
+        Augmentation(shift=0.2, rotate=20, zoom=0.2, brightness=0.2, contrast=0.2, erase=0.2)
+    )
     assert len(layers) == 7 and not fit.augmentation_layers(STILL)
     crops = tiny.valid.crops(32)[:4].astype(np.float32)
     for layer in layers:
@@ -231,7 +263,9 @@ def test_distributions_as_targets_and_balanced_weights(tiny):
 def test_other_backends_train_and_tensorflow_loads(backend, architecture, tiny, tmp_path):
     if not find_spec(backend):
         pytest.skip(f"{backend} is not installed, so KERAS_BACKEND={backend} is not tried")
-    script = KILLED.replace("len(steps) == 2 * total + 2", "False").replace("RECIPE.with_(epochs=5)", "RECIPE.with_(**{changes})")
+    script = KILLED.replace("len(steps) == 2 * total + 2", "False").replace(
+        "RECIPE.with_(epochs=5)", "RECIPE.with_(**{changes})"
+    )
     changes = {"architecture": architecture, "options": {}, "head_epochs": 0, "epochs": 1}
     script = script.format(tests=str(Path(__file__).parent), folder=str(tmp_path / "other"), changes=changes)
     environment = os.environ | {"KERAS_BACKEND": backend}

@@ -1,12 +1,15 @@
 import pytest
 
-from fer_tf.training.recipe import Augmentation, Recipe
+from fer_tf.training.recipe import RECIPES, Augmentation, Recipe, find_recipe, with_texts
 
 
 @pytest.mark.parametrize("suffix", [".json", ".toml"])
 def test_a_recipe_survives_its_file(tmp_path, suffix):
     recipe = Recipe(
-        architecture="mobilenet_v2", options={"dropout": 0.1}, patience=3, augmentation=Augmentation(rotate=0.0, erase=0.1)
+        architecture="mobilenet_v2",
+        options={"dropout": 0.1},
+        patience=3,
+        augmentation=Augmentation(rotate=0.0, erase=0.1),
     )
     recipe.save(tmp_path / f"recipe{suffix}")
     assert Recipe.load(tmp_path / f"recipe{suffix}") == recipe
@@ -37,9 +40,37 @@ def test_a_wrong_choice_is_refused(changes, message):
 
 @pytest.mark.parametrize(
     ("name", "text", "message"),
-    [("r.toml", "epochs = ", "r.toml"), ("r.json", "{", "r.json"), ("r.yaml", "", ".toml or .json"), ("r.toml", "a = 1", "'a'")],
+    [
+        ("r.toml", "epochs = ", "r.toml"),
+        ("r.json", "{", "r.json"),
+        ("r.yaml", "", ".toml or .json"),
+        ("r.toml", "a = 1", "'a'"),
+    ],
 )
 def test_a_broken_file_is_named(tmp_path, name, text, message):
     (tmp_path / name).write_text(text, encoding="utf-8")
     with pytest.raises(ValueError, match=message):
         Recipe.load(tmp_path / name)
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.toml")), ids=lambda p: p.stem)
+def test_every_recipe_of_the_package_is_valid_and_says_what_to_expect(path):
+    recipe = find_recipe(path.stem)
+    assert path.stem == f"{recipe.architecture}_{recipe.dataset}"
+    assert path.read_text(encoding="utf-8").startswith("# Expected:")
+
+
+def test_an_unknown_recipe_lists_the_known_ones():
+    with pytest.raises(FileNotFoundError, match="one of lenet_drawn, lenet_fer2013"):
+        find_recipe("lenet_mnist")
+
+
+def test_changes_from_the_command_line():
+    recipe = with_texts(
+        Recipe(), ["epochs=3", "schedule=step", "augmentation.flip=false", "patience=2", "options={dropout=0.1}"]
+    )
+    assert (recipe.epochs, recipe.schedule, recipe.augmentation.flip, recipe.patience) == (3, "step", False, 2)
+    assert recipe.options == {"dropout": 0.1} and with_texts(recipe, ["patience=none"]).patience is None
+    for change, message in [("epochs", "NAME=VALUE"), ("epochs=x", "epochs must be int"), ("augmentation.x=1", "'x'")]:
+        with pytest.raises(ValueError, match=message):
+            with_texts(recipe, [change])

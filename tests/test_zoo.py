@@ -57,6 +57,8 @@ def test_a_file_of_backbone_weights_lands_in_the_flat_graph(tmp_path):
     source.save_weights(tmp_path / "backbone.weights.h5")
     model = zoo.build("mobilenet_v2", emotions=7, image_size=64, weights=str(tmp_path / "backbone.weights.h5"))
     for name in ("Conv1", "block_9_depthwise", "Conv_1_bn"):
-        for expected, found in zip(source.get_layer(name).get_weights(), model.get_layer(name).get_weights(), strict=True):
+        for expected, found in zip(
+            source.get_layer(name).get_weights(), model.get_layer(name).get_weights(), strict=True
+        ):
             np.testing.assert_array_equal(found, expected)
     assert model.get_layer("Conv_1_bn").momentum == 0.9

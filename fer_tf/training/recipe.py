@@ -7,6 +7,8 @@ from pathlib import Path
 
 from fer_tf import zoo
 
+RECIPES = Path(__file__).parent / "recipes"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Augmentation:
@@ -40,6 +42,7 @@ class Augmentation:
 class Recipe:
     """The choices of a run: a head phase with the backbone frozen, then a fine phase with everything trained.
 
+    dataset, labels    what `fer_tf.data.readers.load` takes; empty where the caller brings the data
     architecture       a name of `fer_tf.zoo.ARCHITECTURES`; `options` are its own, such as dropout
     weights            None, "imagenet" or a file: what the backbone starts from
     targets            "labels" (one-hot) or "distribution" (annotators' votes)
@@ -52,6 +55,8 @@ class Recipe:
     gradient_clip      largest global norm, None for no limit
     """
 
+    dataset: str = ""
+    labels: str = "auto"
     architecture: str = "lenet"
     options: dict = field(default_factory=dict)
     image_size: int | None = None
@@ -141,6 +146,36 @@ CHOICES = {
     "class_weight": ("none", "balanced"),
     "monitor": ("accuracy", "macro_f1", "loss"),
 }
+
+
+def find_recipe(name: str) -> Recipe:
+    """Return a recipe of the package by its name, or the one in a `.toml` or `.json` file."""
+    if Path(name).suffix:
+        return Recipe.load(Path(name))
+    path = RECIPES / f"{name}.toml"
+    if not path.is_file():
+        known = ", ".join(sorted(found.stem for found in RECIPES.glob("*.toml")))
+        raise FileNotFoundError(f"no recipe {name!r}: give a .toml or .json file, or one of {known}")
+    return Recipe.load(path)
+
+
+def with_texts(recipe: Recipe, changes: list[str]) -> Recipe:
+    """Return the recipe with changes such as "epochs=3", "augmentation.flip=false" or "schedule=step"."""
+    values = recipe.to_dict()
+    for change in changes:
+        name, equals, text = change.partition("=")
+        if not equals:
+            raise ValueError(f"expected NAME=VALUE, such as epochs=3, got {change!r}")
+        try:
+            value = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            value = None if text.lower() == "none" else text
+        table, dot, key = name.strip().partition(".")
+        if dot and isinstance(values.get(table), dict):
+            values[table] = values[table] | {key: value}
+        else:
+            values[name.strip()] = value
+    return Recipe.from_dict(values)
 
 
 def _toml(values: dict) -> str:

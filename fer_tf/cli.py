@@ -1,0 +1,350 @@
+"""The command line: one command per user's job, each a call or two into the package. Heavy imports wait in commands."""
+
+import json
+import logging
+import sys
+from contextlib import contextmanager, nullcontext
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+app = typer.Typer(
+    help="Facial emotion recognition: download, split, train, evaluate, export, image, video, bench, suite, models. "
+    "Labels are what annotators saw in a picture, not what a person felt.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+console = Console()
+messages = Console(stderr=True)
+
+
+class DetectorName(StrEnum):
+    haar = "haar"
+    yunet = "yunet"
+    full = "full"
+
+
+Model = Annotated[str, typer.Option(help="A shipped model's name, a run folder, an .onnx or a .keras file.")]
+Backend = Annotated[
+    str, typer.Option(help="openvino-provider, cpu, openvino, or any ONNX Runtime provider by its own name.")
+]
+DetectorOption = Annotated[DetectorName, typer.Option(help="full: the picture already is one face.")]
+Dataset = Annotated[str, typer.Option(help="drawn, fer2013, ferplus, or the path of a CSV or a folder.")]
+Limit = Annotated[int | None, typer.Option(help="At most so many images per split.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs to read.")]
+
+
+def main() -> None:
+    """Run the command line; a known error becomes one sentence and exit code 1, `--debug` shows where it came from."""
+    debug = "--debug" in sys.argv
+    try:
+        app([argument for argument in sys.argv[1:] if argument != "--debug"])
+    except KeyboardInterrupt:
+        messages.print("stopped")
+        sys.exit(130)
+    except (ValueError, OSError, RuntimeError, ImportError) as error:
+        if debug:
+            raise
+        messages.print(f"[bold red]error:[/] {_plain(error)}", soft_wrap=True, highlight=False)
+        sys.exit(1)
+
+
+@app.callback()
+def _common(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what happens.")] = False,
+) -> None:
+    logging.basicConfig(level="INFO" if verbose else "WARNING", format="%(message)s")
+
+
+@app.command()
+def download(
+    name: Annotated[str, typer.Argument(help="fer2013, ferplus, yunet or emotion-ferplus.")],
+    target: Annotated[Path | None, typer.Option(help="Where the file goes; data/ if left out.")] = None,
+) -> None:
+    """Fetch a data set or model from its public source, checksum verified, resumable."""
+    from fer_tf.data.download import download
+
+    with _bar(name, unit="bytes") as advance:
+        path = download(name, target=target, progress=advance)
+    console.print(f"verified: {path}", soft_wrap=True)
+
+
+@app.command()
+def split(
+    folder: Annotated[
+        Path, typer.Argument(help="Holds train/ with a folder per emotion, or these folders themselves.")
+    ],
+    fraction: Annotated[float, typer.Option(help="Share that goes to val_new/.")] = 0.15,
+    seed: Annotated[int, typer.Option()] = 0,
+    copy: Annotated[bool, typer.Option("--copy", help="Copy the files instead of linking them.")] = False,
+) -> None:
+    """Cut a folder of images into train_new/ and val_new/, stratified, no duplicate on both sides."""
+    from fer_tf.data.split import split_folder
+
+    for path, count in split_folder(folder, fraction=fraction, seed=seed, copy=copy).items():
+        console.print(f"{count:>8,} images  {path}", soft_wrap=True)
+
+
+@app.command()
+def train(
+    recipe: Annotated[
+        str, typer.Option(help="A name such as lenet_fer2013, or a .toml or .json file.")
+    ] = "lenet_drawn",
+    dataset: Annotated[str | None, typer.Option(help="Another data set than the recipe's.")] = None,
+    labels: Annotated[str | None, typer.Option(help="Other labels: fer2013, ferplus-majority, ...")] = None,
+    run_dir: Annotated[Path | None, typer.Option(help="Where the run goes; runs/<recipe> if left out.")] = None,
+    change: Annotated[list[str], typer.Option("--set", help="Change a choice: --set epochs=3. Repeatable.")] = (),
+    limit: Limit = None,
+) -> None:
+    """Train by a recipe, select on valid, report test once. The same command resumes a run that was killed."""
+    from fer_tf import paths
+    from fer_tf.training.recipe import find_recipe, with_texts
+
+    chosen = with_texts(find_recipe(recipe), change)
+    given = {"dataset": dataset, "labels": labels}
+    chosen = chosen.with_(**{name: value for name, value in given.items() if value})
+    from fer_tf.data.readers import load
+    from fer_tf.training.fit import build_model, fit
+
+    data = load(chosen.dataset, labels=chosen.labels, limit=limit)
+    console.print(data.audit.summary(), highlight=False)
+    folder = run_dir or paths.RUNS / Path(recipe).stem
+    model = build_model(chosen, emotions=len(data.emotions))
+    with _bar("epoch", unit="batches", transient=True) as advance:
+        card = fit(
+            model, data, chosen, folder, report=lambda line: console.print(line, soft_wrap=True), on_step=advance
+        )
+    _metrics_table(card.metrics, title=f"{card.name} on {data.name}")
+    console.print(f"run folder: {folder}", soft_wrap=True)
+
+
+@app.command()
+def evaluate(
+    model: Annotated[str, typer.Argument(help="A shipped model's name, a run folder, an .onnx or a .keras file.")],
+    dataset: Dataset = "drawn",
+    labels: Annotated[str, typer.Option(help="Whose labels a CSV gets: fer2013, ferplus-majority, ...")] = "auto",
+    backend: Backend = "openvino-provider",
+    limit: Limit = None,
+    as_json: AsJson = False,
+) -> None:
+    """Judge a model on valid, test and the rows of each that repeat nothing of an earlier split."""
+    from fer_tf.data.readers import load
+    from fer_tf.training.evaluate import predict, report
+
+    engine, data, reports = _engine(model, backend), load(dataset, labels=labels, limit=limit), {}
+    for name in ("valid", "test"):
+        faces, clean = getattr(data, name), data.audit.clean[name]
+        with _bar(name, unit="faces", total=len(faces), transient=True) as advance:
+            logits = predict(engine, faces, on_batch=advance)
+        reports[name] = report(logits, faces.labels, faces.emotions)
+        reports[f"{name}, clean rows"] = report(logits[clean], faces.labels[clean], faces.emotions)
+    if as_json:
+        about = {"model": engine.card.name, "dataset": data.name, "fingerprint": data.fingerprint}
+        about |= {"backend": engine.backend, "provider": engine.provider}
+        typer.echo(json.dumps(about | {"reports": {name: found.to_dict() for name, found in reports.items()}}))
+        return
+    metrics = {name: found.to_dict() for name, found in reports.items()}
+    _metrics_table(metrics, title=f"{engine.card.name} on {data.name}, {engine.provider}")
+    table = Table("emotion", "precision", "recall", "F1", "rows", title="test, per emotion")
+    for emotion, row in reports["test"].per_emotion.items():
+        table.add_row(emotion, *(f"{100 * row[k]:.1f} %" for k in ("precision", "recall", "f1")), f"{row['support']:,}")
+    console.print(table)
+
+
+@app.command()
+def export(
+    source: Annotated[Path, typer.Argument(help="A run folder or a .keras file with its card.json.")],
+    target: Annotated[
+        Path | None, typer.Option(help="The .onnx file; model.onnx beside the source if left out.")
+    ] = None,
+) -> None:
+    """Write ONNX with the card inside; refused if ONNX Runtime or OpenVINO disagree with Keras."""
+    from fer_tf.training.export import export
+
+    exported = export(source, target)
+    for backend, difference in exported.parity.items():
+        console.print(f"  {backend:<18} largest logit difference {difference:.1e}", highlight=False)
+    console.print(f"saved (opset {exported.opset}): {exported.path}", soft_wrap=True)
+
+
+@app.command()
+def image(
+    files: Annotated[list[Path], typer.Argument(help="Pictures.")],
+    model: Model = "mobilenet_v2",
+    detector: DetectorOption = DetectorName.haar,
+    backend: Backend = "openvino-provider",
+    output: Annotated[Path | None, typer.Option(help="A folder for annotated copies (PNG).")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print every face of every picture with its emotions, the most probable first."""
+    from fer_tf.data.images import write_image
+    from fer_tf.inference.annotate import draw
+    from fer_tf.inference.detect import load_detector
+    from fer_tf.inference.video import infer_image
+
+    engine, found = _engine(model, backend), {}
+    finder = load_detector(detector.value)
+    for path in files:
+        faces = infer_image(path, engine=engine, detector=finder)
+        found[str(path)] = [_face(faces, i, engine.card.emotions) for i in range(len(faces))]
+        if output:
+            output.mkdir(parents=True, exist_ok=True)
+            write_image(output / f"{path.stem}.png", draw(faces, engine.card.emotions))
+    if as_json:
+        typer.echo(json.dumps({"model": engine.card.name, "images": found}))
+        return
+    for path, faces in found.items():
+        table = Table(
+            "face", "box (px)", "score", "emotions", title=f"{path}: {len(faces)} faces", title_justify="left"
+        )
+        for number, face in enumerate(faces, start=1):
+            shares = "  ".join(f"{emotion} {100 * share:.0f} %" for emotion, share in face["probabilities"].items())
+            box = " ".join(f"{value:.0f}" for value in face["box"])
+            table.add_row(str(number), box, f"{face['score']:.2f}", shares)
+        console.print(table)
+
+
+@app.command()
+def video(
+    source: Annotated[str, typer.Argument(help="A clip (mp4, mkv, gif ...) or a camera's number.")],
+    output: Annotated[Path | None, typer.Option(help="The annotated clip, .mp4.")] = None,
+    table: Annotated[Path | None, typer.Option(help="Every face of every frame: .csv, .parquet or .jsonl.")] = None,
+    model: Model = "mobilenet_v2",
+    detector: DetectorOption = DetectorName.haar,
+    backend: Backend = "openvino-provider",
+    batch: Annotated[int | None, typer.Option(help="Faces to gather before the model runs; 8, a camera 1.")] = None,
+    threads: Annotated[int | None, typer.Option(help="Cores the model may use.")] = None,
+    show: Annotated[bool, typer.Option("--show", help="Show the frames in a window; q closes it.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Annotate a clip or a camera: boxes, labels and probability bars; write the clip and a table."""
+    from fer_tf.inference.clips import is_camera, probe
+    from fer_tf.inference.detect import load_detector
+    from fer_tf.inference.live import live_window
+    from fer_tf.inference.video import annotate_video
+
+    if not (output or table or show or as_json):
+        raise ValueError("nothing to do: give --output, --table, --show or --json")
+    engine = _engine(model, backend, threads)
+    choices = {"engine": engine, "detector": load_detector(detector.value), "output": output, "table": table}
+    total = None if is_camera(source) else probe(source).frames
+    with (
+        _bar("video", unit="frames", total=total, transient=True) as advance,
+        live_window() if show else nullcontext() as on_frame,
+    ):
+        summary = annotate_video(source, **choices, batch=batch, on_frame=on_frame, progress=advance)
+    if as_json:
+        typer.echo(json.dumps(summary.to_dict()))
+        return
+    console.print(
+        f"{summary.frames:,} frames, {summary.faces:,} faces, {summary.seconds:.1f} s, "
+        f"{summary.frames_per_s:.1f} frames/s ({engine.card.name} on {summary.provider}, {summary.detector})",
+        highlight=False,
+    )
+    for path in filter(None, (summary.output, summary.table)):
+        console.print(path, soft_wrap=True)
+
+
+@app.command()
+def models(as_json: AsJson = False) -> None:
+    """List the architectures and the shipped models with what their cards say."""
+    from fer_tf import paths, zoo
+    from fer_tf.card import ModelCard
+
+    shipped = [ModelCard.load(path) for path in sorted(paths.MODELS.glob("*/card.json"))]
+    if as_json:
+        cards = {card.name: json.loads(card.to_json()) for card in shipped}
+        known = {name: {"image_size": a.image_size, "source": a.source} for name, a in zoo.ARCHITECTURES.items()}
+        typer.echo(json.dumps({"architectures": known, "models": cards}))
+        return
+    table = Table("architecture", "default image", "source", title="architectures, for `fer-tf train`")
+    for name, known in zoo.ARCHITECTURES.items():
+        table.add_row(name, f"{known.image_size} px", known.source)
+    console.print(table)
+    table = Table(
+        "model", "architecture", "image", "trained on", "test accuracy", "macro-F1", "files", title="shipped models"
+    )
+    for card in shipped:
+        judged = card.metrics["test"]
+        files = ", ".join(f"{name} {about['bytes'] / 1e6:.1f} MB" for name, about in card.files.items())
+        shares = f"{100 * judged['accuracy']:.2f} %", f"{100 * judged['macro_f1']:.2f} %"
+        table.add_row(card.name, card.architecture, f"{card.image_size} px", card.data.get("name", ""), *shares, files)
+    console.print(table)
+
+
+@app.command()
+def suite(
+    parameter: Annotated[
+        list[str], typer.Option("--parameter", "-p", help="NAME=VALUE for the notebooks that declare it. Repeatable.")
+    ] = (),
+    dataset: Annotated[str | None, typer.Option(help="Short for -p dataset=...")] = None,
+    notebook: Annotated[list[str], typer.Option(help="Only these, by path or number: --notebook 02. Repeatable.")] = (),
+    run_dir: Annotated[Path | None, typer.Option(help="A new folder; runs/<time> if left out.")] = None,
+) -> None:
+    """Run the notebooks in order and gather them on one page."""
+    from fer_tf.suite import run_suite
+
+    given = dict(_pair(text) for text in parameter) | ({"dataset": dataset} if dataset else {})
+    result = run_suite(notebooks=list(notebook) or None, parameters=given, run_dir=run_dir, progress=console)
+    console.print(f"the suite's page: {result.index}", soft_wrap=True)
+
+
+def _engine(model: str, backend: str, threads: int | None = None):
+    """Load whatever the user named: a `.keras` file or a run without ONNX through Keras, all else as ONNX."""
+    path = Path(model)
+    if path.suffix == ".keras" or ((path / "model.keras").is_file() and not (path / "model.onnx").is_file()):
+        from fer_tf.training.keras_engine import load_keras
+
+        return load_keras(path)
+    from fer_tf.inference.engine import load_engine
+
+    return load_engine(model, backend=backend, threads=threads)
+
+
+def _face(faces, i: int, emotions: tuple[str, ...]) -> dict:
+    shares = faces.probabilities[i]
+    ranked = {emotions[k]: round(float(shares[k]), 4) for k in shares.argsort()[::-1]}
+    box = [round(float(value), 1) for value in faces.xyxy[i]]
+    return {"box": box, "score": round(float(faces.score[i]), 4), "label": next(iter(ranked)), "probabilities": ranked}
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not (name and equals):
+        raise ValueError(f"expected NAME=VALUE, got {text!r}")
+    return name.strip(), value.strip()
+
+
+def _metrics_table(metrics: dict, *, title: str) -> None:
+    table = Table("rows", "n", "accuracy", "95 % interval", "macro-F1", "95 % interval", "NLL", "ECE", title=title)
+    for name, row in metrics.items():
+        cells = [f"{row['n']:,}"]
+        for figure in ("accuracy", "macro_f1"):
+            low, high = row[f"{figure}_interval"]
+            cells += [f"{100 * row[figure]:.2f} %", f"{100 * low:.2f} to {100 * high:.2f}"]
+        table.add_row(name.replace("_clean", ", clean rows"), *cells, f"{row['nll']:.3f}", f"{100 * row['ece']:.1f} %")
+    console.print(table)
+
+
+@contextmanager
+def _bar(name: str, *, unit: str, total: int | None = None, transient: bool = False):
+    """Show a progress bar on a terminal; yields `advance(done, total=...)`."""
+    columns = TextColumn(name), BarColumn(), MofNCompleteColumn(), TextColumn(unit), TimeRemainingColumn()
+    with Progress(*columns, console=messages, transient=transient, disable=not messages.is_terminal) as progress:
+        task = progress.add_task(name, total=total)
+        yield lambda done, of=total: progress.update(task, completed=done, total=of)
+
+
+def _plain(error: Exception) -> str:
+    """Return the error as text that Rich does not read as markup."""
+    from rich.markup import escape
+
+    return escape(str(error) or type(error).__name__)

@@ -1,0 +1,40 @@
+"""`read_image`: any picture file to RGB uint8."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+
+def read_image(path: Path | str) -> np.ndarray:
+    """Return the picture at `path` as uint8 (height, width, 3) RGB.
+
+    Grey, palette, 16-bit and CMYK pictures become 8-bit RGB, EXIF rotation is applied, transparency is dropped; of an
+    animation the first frame is taken. Raises FileNotFoundError, or ValueError for a file that is no readable picture.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"there is no image at {path}: check the path")
+    if not path.is_file():
+        raise ValueError(f"{path} is not an image file but a folder: name the files in it")
+    data = np.fromfile(path, np.uint8)  # OpenCV's own reader does not open every path on every system
+    if not len(data):
+        raise ValueError(f"{path} is empty (0 bytes): fetch it again")
+    try:
+        image = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB)
+    except cv2.error as error:  # over OpenCV's limit of 2^30 pixels
+        raise ValueError(f"{path} cannot be decoded ({error.err}): scale it down or save it as JPEG or PNG") from error
+    if image is None:
+        raise ValueError(f"{path} is no picture, or cut short: expected a whole JPEG, PNG, WebP, TIFF, GIF or BMP file")
+    return image
+
+
+def write_image(path: Path, image: np.ndarray) -> None:
+    """Write uint8 (height, width, 3) RGB in the format that the suffix names; raises OSError or ValueError."""
+    try:
+        good, data = cv2.imencode(path.suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    except cv2.error as error:
+        raise ValueError(f"{path}: expected a suffix such as .png or .jpg") from error
+    if not good:
+        raise ValueError(f"an image of {image.shape[1]}x{image.shape[0]} pixels cannot be written as {path.name}")
+    path.write_bytes(data)

@@ -1,0 +1,132 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fer_tf import paths
+from fer_tf.data.drawn import draw_clip, draw_faces
+from fer_tf.data.images import write_image
+
+FER_TF = Path(sys.executable).with_name("fer-tf")
+
+
+def run(*arguments, cwd=None):
+    return subprocess.run([FER_TF, *map(str, arguments)], capture_output=True, text=True, cwd=cwd)
+
+
+@pytest.fixture(scope="module")
+def picture(tmp_path_factory) -> Path:
+    """One frame of a drawn clip with one face."""
+    path = tmp_path_factory.mktemp("a picture") / "gesicht für test.png"
+    write_image(path, next(iter(draw_clip(faces=1, frames=1, width=320, height=240, seed=3).frames)))
+    return path
+
+
+def test_help_lists_every_command():
+    done = run("--help")
+    assert done.returncode == 0
+    for command in ("download", "split", "train", "evaluate", "export", "image", "video", "bench", "suite", "models"):
+        assert command in done.stdout
+
+
+def test_image_prints_every_face_sorted(picture, tmp_path):
+    done = run("image", picture, "--json", "--output", tmp_path / "out", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    ((face,),) = json.loads(done.stdout)["images"].values()
+    shares = list(face["probabilities"].values())
+    assert shares == sorted(shares, reverse=True) and sum(shares) == pytest.approx(1, abs=1e-3)
+    assert face["label"] == next(iter(face["probabilities"]))
+    assert (tmp_path / "out" / picture.name).is_file()
+
+
+def test_image_takes_a_keras_file_and_a_ready_crop(tmp_path):
+    crop = draw_faces(1, size=96).images[0]
+    write_image(tmp_path / "crop.png", np.broadcast_to(crop, (96, 96, 3)))
+    done = run("image", tmp_path / "crop.png", "--detector", "full", "--model", paths.MODELS / "lenet" / "model.keras")
+    assert done.returncode == 0, done.stderr
+    assert "1 face" in done.stdout and "happy" in done.stdout
+
+
+def test_video_writes_clip_and_table(tmp_path):
+    from fer_tf.inference.video import write_video
+
+    clip = write_video(tmp_path / "clip.mp4", draw_clip(faces=1, frames=12, width=320, height=240).frames, fps=12)
+    done = run(
+        "video", clip, "--output", tmp_path / "out.mp4", "--table", tmp_path / "faces.csv", "--json", cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    summary = json.loads(done.stdout)
+    assert summary["frames"] == 12 and (tmp_path / "out.mp4").stat().st_size > 1000
+    assert len((tmp_path / "faces.csv").read_text().splitlines()) == summary["faces"] + 1
+
+
+def test_train_evaluate_export_are_one_chain(tmp_path):
+    small = ["--set", "epochs=1", "--set", "options={filters=[4, 4, 4]}", "--limit", "70", "--run-dir", "a run"]
+    done = run("train", "--recipe", "lenet_drawn", *small, cwd=tmp_path)
+    assert done.returncode == 0 and "epoch   1/1" in done.stdout, done.stderr
+    done = run("export", "a run", cwd=tmp_path)
+    assert done.returncode == 0 and "saved (opset 18)" in done.stdout, done.stderr
+    for model in ("a run", "a run/model.keras"):
+        done = run("evaluate", model, "--limit", "70", "--json", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        reports = json.loads(done.stdout)["reports"]
+        assert set(reports) == {"valid", "valid, clean rows", "test", "test, clean rows"} and reports["test"]["n"] == 70
+
+
+def test_models_lists_what_is_shipped():
+    listed = json.loads(run("models", "--json").stdout)
+    assert set(listed["models"]) == {path.parent.name for path in paths.MODELS.glob("*/card.json")}
+    assert set(listed["architectures"]) >= {"lenet", "mobilenet_v2"}
+
+
+def damaged(tmp_path: Path) -> None:
+    """Lay out what the table below names."""
+    (tmp_path / "text.jpg").write_text("not a picture")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "cut.onnx").write_bytes((paths.MODELS / "lenet" / "model.onnx").read_bytes()[:2000])
+    (tmp_path / "bad.csv").write_text("emotion,pixels,Usage\n0,1 2 3,Training\n")
+    (tmp_path / "bad.toml").write_text("learning_rate = -1.0\n")
+    write_image(tmp_path / "good.png", np.zeros((60, 60, 3), np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["image", "none.png"], "no image at none.png"),
+        (["image", "text.jpg"], "text.jpg is no picture"),
+        (["image", "good.png", "--model", "none"], "there is no model 'none'"),
+        (["image", "good.png", "--model", "cut.onnx"], "no ONNX model that can be read"),
+        (["image", "good.png", "--backend", "TensorrtExecutionProvider"], "is not available"),
+        (["video", "none.mp4", "--output", "o.mp4"], "no clip at none.mp4"),
+        (["video", "text.jpg", "--output", "o.avi"], "o.avi"),
+        (["evaluate", "lenet", "--dataset", "none"], "no data set 'none'"),
+        (["evaluate", "lenet", "--dataset", "bad.csv"], "bad.csv"),
+        (["evaluate", "lenet", "--dataset", "empty"], "empty"),
+        (["train", "--recipe", "bad.toml"], "learning_rate must be above 0, got -1.0"),
+        (["train", "--set", "epochs=-1"], "epochs"),
+        (["train", "--recipe", "none"], "no recipe 'none'"),
+        (["export", "empty"], "no Keras model"),
+        (["split", "empty"], "empty"),
+        (["download", "mnist"], "known are"),
+        (["suite", "-p", "epoch=3"], "epochs"),
+        (["suite", "-p", "dataset"], "NAME=VALUE"),
+        (["models", "extra"], "extra"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_bad_input_is_one_sentence_and_a_failing_exit(arguments, says, tmp_path):
+    damaged(tmp_path)
+    before = {path.relative_to(tmp_path) for path in tmp_path.rglob("*")}
+    done = run(*arguments, cwd=tmp_path)
+    told = " ".join(done.stderr.split())
+    assert done.returncode != 0 and says in told, done.stderr
+    assert "Traceback" not in told
+    assert {path.relative_to(tmp_path) for path in tmp_path.rglob("*")} == before, "nothing half-written"
+
+
+def test_debug_shows_the_traceback(tmp_path):
+    done = run("--debug", "image", "none.png", cwd=tmp_path)
+    assert done.returncode != 0 and "Traceback" in done.stderr

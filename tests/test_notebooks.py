@@ -1,0 +1,57 @@
+"""Every notebook is clean, follows the house's form, and runs on drawn faces from a foreign working directory."""
+
+import json
+import re
+
+import pytest
+
+from fer_tf import paths
+from fer_tf.suite import find_notebooks, read_notebook, run_suite
+
+NOTEBOOKS = sorted(paths.NOTEBOOKS.glob("*.ipynb"))
+HEADINGS = ["Claim", "Parameters", "Setup", "Data", "Model", "Train", "Evaluate", "Look at mistakes", "Keep"]
+
+
+def cells(path):
+    return json.loads(path.read_text(encoding="utf-8"))["cells"]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_committed_without_outputs_and_well_formed(path):
+    assert re.fullmatch(r"\d\d_[a-z0-9_]+", path.stem)
+    assert cells(path)[0]["cell_type"] == "markdown" and "".join(cells(path)[0]["source"]).startswith("# ")
+    read_notebook(path)  # raises on a parameters cell that is not literals with comments
+    for cell in cells(path):
+        source = "".join(cell["source"])
+        if cell["cell_type"] == "code":
+            assert not cell["outputs"] and cell["execution_count"] is None
+            assert len(source.splitlines()) <= 20, f"one thought a cell:\n{source}"
+            assert not re.search(r"sys\.path|^\s*[!%](pip|conda|wget)", source, re.MULTILINE)
+        assert "/home/" not in source and "/root/" not in source
+
+
+@pytest.mark.parametrize("path", [p for p in NOTEBOOKS if p.stem[:2] in ("02", "03")], ids=lambda p: p.stem)
+def test_training_notebooks_share_their_headings(path):
+    prose = "\n".join("".join(cell["source"]) for cell in cells(path) if cell["cell_type"] == "markdown")
+    found = re.findall(r"^## (.+)$", prose, re.MULTILINE)
+    assert [heading for heading in found if heading in HEADINGS] == HEADINGS
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_links_between_notebooks_resolve(path):
+    prose = "\n".join("".join(cell["source"]) for cell in cells(path) if cell["cell_type"] == "markdown")
+    for name in re.findall(r"\]\(([^)]+\.ipynb)\)", prose):
+        assert (path.parent / name).is_file(), f"{path.name} links to {name}"
+
+
+def test_the_suite_runs_on_drawn_faces(tmp_path, monkeypatch):
+    """The main job, as `make suite` runs it, from another working directory."""
+    monkeypatch.chdir(tmp_path)
+    result = run_suite(parameters={"dataset": "drawn"}, run_dir=tmp_path / "a run")
+    assert [n.path for n in result.notebooks] == [n.path for n in find_notebooks()]
+    assert all(n.status == "done" for n in result.notebooks)
+    page = result.index.read_text(encoding="utf-8")
+    for path in NOTEBOOKS:
+        assert f"html/{path.stem}.html" in page and (result.run_dir / "html" / f"{path.stem}.html").is_file()
+    assert "<video" in page and "<table" in page
+    assert not re.search(r"""(src|href)=["']https?://""", re.sub(r"<a [^>]*>", "", page))
