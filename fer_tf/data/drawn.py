@@ -1,0 +1,91 @@
+"""Drawn faces: labelled drawings driven by facial action units, the data set that needs no download.
+
+Who does what: `drawn_tables` says which action units make an expression, `drawn_face` turns them into outlines,
+`drawn_paint` paints these, this module draws labelled pictures and `drawn_clip` moving faces.
+"""
+
+from dataclasses import replace
+
+import cv2
+import numpy as np
+
+from fer_tf.data.drawn_clip import DrawnClip, draw_clip
+from fer_tf.data.drawn_paint import paint
+from fer_tf.data.drawn_tables import APEX, sample_traits
+from fer_tf.data.labelled import LabelledFaces, Splits
+from fer_tf.labels import FER2013
+
+__all__ = ["TERMS", "DrawnClip", "draw_clip", "draw_faces", "splits"]
+
+TERMS = "Drawings made by this program, no photographs and no real people; no rights reserved (CC0 1.0)."
+SIZES = (48, 224)  # smallest and largest side in pixels
+OVERSAMPLING = 2  # faces are painted larger, then averaged
+CHUNK = 64  # faces painted at a time, which bounds the memory
+
+
+def splits(*, size: int = 48, n_train: int = 4000, n_valid: int = 800, n_test: int = 800, seed: int = 0) -> Splits:
+    """Draw a data set of three independent splits; the same arguments give the same pixels."""
+    counts = {"train": n_train, "valid": n_valid, "test": n_test}
+    drawn = {}
+    for (name, n), own_seed in zip(counts.items(), np.random.SeedSequence(seed).spawn(3), strict=True):
+        faces = draw_faces(n, size=size, seed=own_seed)
+        drawn[name] = replace(faces, ids=np.array([f"{name}-{k:06d}" for k in range(n)]))
+    return Splits(**drawn, name="drawn", terms=TERMS)
+
+
+def draw_faces(n: int, *, size: int = 48, seed: int | np.random.SeedSequence = 0, mix: float = 1.0) -> LabelledFaces:
+    """Draw n faces, as evenly spread over FER2013's 7 emotions as n allows, in random order.
+
+    The label distribution of a face is what its muscles do: shares of a main emotion, of a second one and of neutral.
+    size  side in pixels, 48..224
+    mix   0 draws pure expressions at their apex, 1 leaves the main emotion a share of 0.5 to 1
+    Raises ValueError for other numbers.
+    """
+    if n < 1:
+        raise ValueError(f"n must be at least 1 face, got {n}")
+    if not SIZES[0] <= size <= SIZES[1]:
+        raise ValueError(f"size must be {SIZES[0]}..{SIZES[1]} pixels, got {size}: draw at the nearest size and resize")
+    if not 0 <= mix <= 1:
+        raise ValueError(f"mix must lie in 0..1, got {mix}")
+    rng = np.random.default_rng(seed)
+    labels = rng.permutation(np.arange(n) % len(FER2013))
+    distributions = _distributions(labels, mix, rng)
+    units = np.clip(distributions @ APEX * rng.uniform(0.75, 1.15, (n, APEX.shape[1])), 0, 1).astype(np.float32)
+    traits = sample_traits(n, rng)
+    images = np.empty((n, size, size, 3), np.uint8)
+    for start in range(0, n, CHUNK):
+        part = slice(start, start + CHUNK)
+        _draw(images[part], traits[part], units[part], rng)
+    return LabelledFaces(
+        images=images, labels=labels, emotions=FER2013, ids=np.arange(n), distributions=distributions.astype(np.float32)
+    )
+
+
+def _distributions(labels, mix, rng):
+    """Shares (n, 7): the label's is the largest; what it leaves goes to a second emotion and to neutral."""
+    n = len(labels)
+    others = (labels + rng.integers(1, len(FER2013), n)) % len(FER2013)
+    rest = mix * 0.48 * rng.uniform(0.0, 1.0, n) ** 2
+    second = rng.uniform(0.0, 1.0, n) * rest
+    shares = np.zeros((n, len(FER2013)))
+    for emotion, share in ((labels, 1 - rest), (others, second), (FER2013.index("neutral"), rest - second)):
+        shares[np.arange(n), emotion] += share
+    return shares
+
+
+def _draw(images, traits, units, rng):
+    """Fill uint8 (n, size, size, 3): background, face, then what a camera does: blur, exposure, noise."""
+    n, size = images.shape[:2]
+    side = size * OVERSAMPLING
+    patches = rng.uniform(40, 200, (n, 1, 1, 1)) + rng.normal(0, 18, (n, 1, 1, 3)) + rng.normal(0, 24, (n, 4, 4, 1))
+    canvases = [cv2.resize(patch, (side, side)) for patch in np.clip(patches, 0, 255).astype(np.uint8)]
+    centre, radius = rng.uniform(0.46, 0.54, (n, 2)) * side, rng.uniform(0.45, 0.52, n) * side
+    paint(canvases, traits, units, centre=centre, radius=radius)
+    blur = (0.25 + 0.75 * rng.uniform(0, 1, n) ** 2) * (size / 48) ** 0.5
+    grain = rng.uniform(0, 7, n)
+    gain = rng.uniform(0.75, 1.1, n)
+    for i, canvas in enumerate(canvases):
+        image = cv2.resize(canvas, (size, size), interpolation=cv2.INTER_AREA)
+        image = cv2.GaussianBlur(image, (0, 0), blur[i])
+        noise = grain[i] * rng.standard_normal((size, size, 1), np.float32)
+        images[i] = np.clip(image * np.float32(gain[i]) + noise, 0, 255)
