@@ -254,6 +254,49 @@ def video(
 
 
 @app.command()
+def bench(
+    clip: Annotated[
+        Path | None, typer.Argument(help="A clip; a drawn one of 640x480 with one face if left out.")
+    ] = None,
+    model: Model = "mobilenet_v2",
+    detector: DetectorOption = DetectorName.haar,
+    backend: Annotated[list[str], typer.Option(help="Only this backend. Repeatable.")] = (),
+    batch: Annotated[int, typer.Option(help="Faces per batch on the batched rungs.")] = 8,
+    threads: Annotated[int | None, typer.Option(help="Cores the model may use.")] = None,
+    limit: Annotated[int, typer.Option(help="Frames of the clip to use.")] = 300,
+    output: Annotated[Path | None, typer.Option(help="Write the result here as JSON.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Time the video pipeline: one by one, batched, threaded, threaded and batched, on every backend."""
+    from tempfile import TemporaryDirectory
+
+    from fer_tf.data.drawn import draw_clip
+    from fer_tf.inference.benchmark import ladder, save
+    from fer_tf.inference.clips import write_video
+    from fer_tf.inference.detect import load_detector
+
+    choices = {"backends": backend} if backend else {}
+    choices |= {"detector": load_detector(detector.value), "batch": batch, "threads": threads, "limit": limit}
+    with TemporaryDirectory() as folder, messages.status("bench") as status:
+        if clip is None:
+            clip = write_video(Path(folder) / "drawn.mp4", draw_clip(frames=limit).frames, fps=30)
+        result = ladder(model, clip, **choices, progress=status.update)
+    if output:
+        save(result, output)
+    if as_json:
+        typer.echo(json.dumps(result))
+        return
+    about = f"{result['model']}, {result['detector']}, {result['host']['cpu']}, {result['host']['cores']} cores"
+    table = Table("backend", "rung", "frames/s", "faces/s", "model p50", "p95", "busiest stage", title=about)
+    for rung in result["rungs"]:
+        busiest, spent = max(rung["stages"].items(), key=lambda item: item[1]["share"])
+        calls = [f"{rung['latency_ms'][q]:.2f} ms" for q in ("p50", "p95")] if rung["latency_ms"] else ["-", "-"]
+        speed = f"{rung['frames_per_s']:.1f}", f"{rung['faces_per_s']:.1f}"
+        table.add_row(rung["provider"], rung["name"], *speed, *calls, f"{busiest} {100 * spent['share']:.0f} %")
+    console.print(table)
+
+
+@app.command()
 def models(as_json: AsJson = False) -> None:
     """List the architectures and the shipped models with what their cards say."""
     from fer_tf import paths, zoo

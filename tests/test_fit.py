@@ -266,7 +266,7 @@ def test_other_backends_train_and_tensorflow_loads(backend, architecture, tiny, 
     script = KILLED.replace("len(steps) == 2 * total + 2", "False").replace(
         "RECIPE.with_(epochs=5)", "RECIPE.with_(**{changes})"
     )
-    changes = {"architecture": architecture, "options": {}, "head_epochs": 0, "epochs": 1}
+    changes = {"architecture": architecture, "options": {}, "head_epochs": 0, "epochs": 1, "batch_size": 35}
     script = script.format(tests=str(Path(__file__).parent), folder=str(tmp_path / "other"), changes=changes)
     environment = os.environ | {"KERAS_BACKEND": backend}
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment)

@@ -13,7 +13,7 @@ import numpy as np
 
 from fer_tf import zoo
 from fer_tf.card import ModelCard
-from fer_tf.data.labelled import LabelledFaces, Splits
+from fer_tf.data.labelled import Splits
 from fer_tf.training import evaluate, run
 from fer_tf.training.batches import Batches, balanced_weights
 from fer_tf.training.recipe import Augmentation, Recipe
@@ -45,15 +45,11 @@ def fit(
             file.write(line + "\n")
         report(line)
 
-    trainer = _with_augmentation(model, recipe)
-    weights = balanced_weights(data.train) if recipe.class_weight == "balanced" else None
-    batching = {"image_size": model.input_shape[1], "batch_size": recipe.batch_size, "targets": recipe.targets}
-    valid, steps = Batches(data.valid, **batching), -(-len(data.train) // recipe.batch_size)
-    tell = keras.callbacks.LambdaCallback(on_train_batch_end=lambda i, logs: on_step and on_step(i + 1, steps))
-
+    trainer, steps = _with_augmentation(model, recipe), -(-len(data.train) // recipe.batch_size)
     progress = run.load_progress(run_dir)
     if progress.epoch:
         log(f"resumed after epoch {progress.epoch}")
+    board = run.Board(run_dir, progress.history)
     phases = ("head", 0, recipe.head_epochs), ("fine", recipe.head_epochs, recipe.head_epochs + recipe.epochs)
     for phase, first, last in phases:
         if progress.epoch >= last:
@@ -62,31 +58,44 @@ def fit(
         if progress.epoch:
             run.restore(run_dir, trainer, optimizer=progress.epoch > first)
         while progress.epoch < last and not finished_early(progress, recipe):
-            epoch, start = progress.epoch + 1, time.perf_counter()
             if phase == "fine" and recipe.schedule == "plateau":
                 trainer.optimizer.learning_rate = recipe.learning_rate * recipe.gamma**progress.rate_drops
-            order = np.random.default_rng((recipe.seed, epoch)).permutation(len(data.train))
-            train = Batches(data.train, weights=weights, order=order, **batching)
-            fitted = trainer.fit(train, epochs=1, shuffle=False, verbose=0, callbacks=[tell])
-            fit_seconds = time.perf_counter() - start
-            row = {"epoch": epoch, "phase": phase} | {name: values[-1] for name, values in fitted.history.items()}
-            row |= _judge(model, valid, data.valid)
-            row["learning_rate"] = float(keras.ops.convert_to_numpy(trainer.optimizer.learning_rate))
-            row |= {
-                "seconds": round(time.perf_counter() - start, 2),
-                "images_per_s": round(len(order) / fit_seconds, 1),
-            }
+            about = {"epoch": progress.epoch + 1, "phase": phase}
+            row = about | _epoch(trainer, model, data, recipe, epoch=about["epoch"], on_step=on_step)
             progress = advance(progress, row, recipe)
-            if progress.best_epoch == epoch:
+            if progress.best_epoch == progress.epoch:
                 run.save_model(model, run_dir / "model.keras")
             run.save_checkpoint(run_dir, trainer, progress)
+            run.write_history(run_dir, progress.history)
+            board.add(progress.history[-1])
             log(epoch_line(progress.history[-1], recipe))
+    board.close()
     log(verdict(progress, recipe))
-    run.write_history(run_dir, progress.history)
-    run.write_board(run_dir, progress.history)
     card = run.finish(run_dir, data, recipe)
     (run_dir / "checkpoint.npz").unlink()
     return card
+
+
+def _epoch(trainer, model: keras.Model, data: Splits, recipe: Recipe, *, epoch: int, on_step) -> dict:
+    """Train one epoch, in an order that only seed and epoch decide, judge on valid; return the history's columns."""
+    batching = {"image_size": model.input_shape[1], "batch_size": recipe.batch_size, "targets": recipe.targets}
+    weights = balanced_weights(data.train) if recipe.class_weight == "balanced" else None
+    order = np.random.default_rng((recipe.seed, epoch)).permutation(len(data.train))
+    batches = Batches(data.train, weights=weights, order=order, **batching)
+    tell = keras.callbacks.LambdaCallback(on_train_batch_end=lambda i, logs: on_step and on_step(i + 1, len(batches)))
+    start = time.perf_counter()
+    fitted = trainer.fit(batches, epochs=1, shuffle=False, verbose=0, callbacks=[tell])
+    trained = time.perf_counter()
+    logits = model.predict(Batches(data.valid, **batching), verbose=0)
+    judged = evaluate.report(logits, data.valid.labels, data.emotions)
+    return {name: values[-1] for name, values in fitted.history.items()} | {
+        "valid_loss": judged.nll,
+        "valid_accuracy": judged.accuracy,
+        "valid_macro_f1": judged.macro_f1,
+        "learning_rate": float(keras.ops.convert_to_numpy(trainer.optimizer.learning_rate)),
+        "seconds": round(time.perf_counter() - start, 2),
+        "images_per_s": round(len(order) / (trained - start), 1),
+    }
 
 
 def augmentation_layers(augmentation: Augmentation) -> list[keras.layers.Layer]:
@@ -163,11 +172,6 @@ class MacroF1(keras.metrics.Metric):
         hits = keras.ops.diagonal(self.confusion)
         counted = keras.ops.sum(self.confusion, axis=0) + keras.ops.sum(self.confusion, axis=1)
         return keras.ops.mean(2 * hits / keras.ops.maximum(counted, 1.0))
-
-
-def _judge(model: keras.Model, valid: Batches, faces: LabelledFaces) -> dict:
-    judged = evaluate.report(model.predict(valid, verbose=0), faces.labels, faces.emotions)
-    return {"valid_loss": judged.nll, "valid_accuracy": judged.accuracy, "valid_macro_f1": judged.macro_f1}
 
 
 def advance(progress: Progress, row: dict, recipe: Recipe) -> Progress:

@@ -45,6 +45,7 @@ class Recipe:
     dataset, labels    what `fer_tf.data.readers.load` takes; empty where the caller brings the data
     architecture       a name of `fer_tf.zoo.ARCHITECTURES`; `options` are its own, such as dropout
     weights            None, "imagenet" or a file: what the backbone starts from
+    notice             origin and licence of these weights; it goes into the card
     targets            "labels" (one-hot) or "distribution" (annotators' votes)
     class_weight       "none", or "balanced" (inverse frequency on train)
     schedule           of the fine phase: "constant", "step" (x gamma every step_size epochs), "plateau" (x gamma after
@@ -61,6 +62,7 @@ class Recipe:
     options: dict = field(default_factory=dict)
     image_size: int | None = None
     weights: str | None = None
+    notice: str = ""
     batch_size: int = 64
     head_epochs: int = 0
     head_learning_rate: float = 1e-3

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import shutil
 import sys
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
@@ -16,6 +17,8 @@ from fer_tf.data.labelled import Splits
 from fer_tf.training.evaluate import predict, report
 from fer_tf.training.keras_engine import KerasEngine
 from fer_tf.training.recipe import Recipe
+
+BOARDS = {"train": "", "valid": "valid_"}  # TensorBoard run -> prefix of its columns in the history
 
 
 @dataclass(frozen=True)
@@ -97,18 +100,29 @@ def write_history(run_dir: Path, history: list[dict]) -> None:
     write_atomically(run_dir / "history.csv", buffer.getvalue().encode())
 
 
-def write_board(run_dir: Path, history: list[dict]) -> None:
-    """Write the history as TensorBoard scalars, train and valid side by side."""
-    from tensorboard.compat.proto.event_pb2 import Event
-    from tensorboard.compat.proto.summary_pb2 import Summary
-    from tensorboard.summary.writer.event_file_writer import EventFileWriter
+class Board:
+    """TensorBoard scalars in `run_dir`/tensorboard, train and valid side by side, flushed after every epoch."""
 
-    for split, prefix in ("train", ""), ("valid", "valid_"):
-        writer = EventFileWriter(str(run_dir / "tensorboard" / split))
+    def __init__(self, run_dir: Path, history: list[dict]):
+        from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+        shutil.rmtree(run_dir / "tensorboard", ignore_errors=True)  # a resumed run writes its first epochs again
+        self._writers = {p: EventFileWriter(str(run_dir / "tensorboard" / s)) for s, p in BOARDS.items()}
         for row in history:
+            self.add(row)
+
+    def add(self, row: dict) -> None:
+        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        for prefix, writer in self._writers.items():
             values = [Summary.Value(tag=t, simple_value=row[prefix + t]) for t in ("loss", "accuracy", "macro_f1")]
             writer.add_event(Event(step=row["epoch"], summary=Summary(value=values)))
-        writer.close()
+            writer.flush()
+
+    def close(self) -> None:
+        for writer in self._writers.values():
+            writer.close()
 
 
 def finish(run_dir: Path, data: Splits, recipe: Recipe) -> ModelCard:
@@ -122,6 +136,7 @@ def finish(run_dir: Path, data: Splits, recipe: Recipe) -> ModelCard:
         recipe=recipe.to_dict(),
         data=json.loads((run_dir / "data.json").read_text(encoding="utf-8")),
         versions=_versions(),
+        notices=(recipe.notice,) if recipe.notice else (),
         files={"model.keras": describe_file(run_dir / "model.keras")},
     )
     engine, clean = KerasEngine(model, card), data.audit.clean

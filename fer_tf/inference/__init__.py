@@ -1,0 +1,1 @@
+"""From pictures and video to emotions, on ONNX Runtime or OpenVINO. Nothing here imports TensorFlow or Keras."""

@@ -1,0 +1,247 @@
+"""Clips in and out: frames with their times from a file or a camera, and H.264 files that play in a browser."""
+
+import os
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+TICKS = 100
+"""Steps per frame of a written clip's clock: fine enough for a variable frame rate."""
+BT601 = 6
+CUT_SHORT_S = 0.5
+"""A file that ends this much before the length that it states is broken."""
+
+
+class Frame(NamedTuple):
+    """One picture of a clip: position from 0, presentation time in seconds, uint8 RGB (height, width, 3)."""
+
+    index: int
+    time_s: float
+    image: np.ndarray
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipInfo:
+    """What a file states about itself; frames and duration_s are None where it does not."""
+
+    width: int
+    height: int
+    rate: Fraction
+    frames: int | None
+    duration_s: float | None
+
+
+def is_camera(source: Path | str | int) -> bool:
+    """A number is a camera's index, as int or as text."""
+    return isinstance(source, int) or str(source).isdecimal()
+
+
+def probe(source: Path | str) -> ClipInfo:
+    """Decode the first frame of a file and return its facts; raises FileNotFoundError or ValueError."""
+    path = Path(source)
+    with _open(path) as container:
+        stream = container.streams.video[0]
+        first = next(_decoded(path, container), None)
+        if first is None:
+            raise ValueError(f"{path} holds no frame: check how it was made")
+        height, width = first[1].shape[:2]
+        rate, duration = _rate(stream), _stated_s(container, stream)
+        counted = None if duration is None else round(duration * rate)
+        return ClipInfo(width=width, height=height, rate=rate, frames=stream.frames or counted, duration_s=duration)
+
+
+def read_frames(source: Path | str | int, *, limit: int | None = None) -> Iterator[Frame]:
+    """Yield the frames of a file (mp4, mkv, gif ...) or of a camera, at most `limit`.
+
+    Raises FileNotFoundError or ValueError for what cannot be opened, and OSError after the last good frame of a file
+    that is damaged or cut short, or of a camera that stops.
+    """
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit must be at least 1 frame, got {limit}")
+    frames = _camera(int(source)) if is_camera(source) else _file(Path(source))
+    try:
+        for frame in frames:
+            if frame.index == limit:
+                return
+            yield frame
+    finally:
+        frames.close()
+
+
+def write_video(path: Path | str, frames: Iterable[np.ndarray], *, fps: float) -> Path:
+    """Write images, uint8 RGB (height, width, 3), to an H.264 mp4 and return its path; nothing stays if that fails."""
+    writer = VideoWriter(Path(path), rate=Fraction(fps).limit_denominator(1001))
+    try:
+        for index, image in enumerate(frames):
+            writer.write(image, index / fps)
+        if writer.stream is None:
+            raise ValueError(f"there were no frames to write to {path}")
+    except BaseException:
+        writer.close(keep=False)
+        raise
+    writer.close(keep=True)
+    return Path(path)
+
+
+class VideoWriter:
+    """Writes an H.264 mp4 beside its final place and moves it there when closed.
+
+    Frames may come at any times that grow. All get the size of the first, made even by repeating the border.
+    """
+
+    def __init__(self, path: Path, *, rate: Fraction):
+        import av
+
+        self.path, self.rate = path, rate
+        self.partial = partial_path(path)
+        self.container = av.open(str(self.partial), "w", format="mp4", options={"movflags": "faststart"})
+        self.stream = None
+
+    def write(self, image: np.ndarray, time_s: float) -> None:
+        import av
+
+        if self.stream is None:
+            self._start(image, time_s)
+        size = self.stream.width, self.stream.height
+        if image.shape[1::-1] != self.shown:
+            image = cv2.resize(image, self.shown, interpolation=cv2.INTER_AREA)
+        if self.shown != size:
+            margins = 0, size[1] - self.shown[1], 0, size[0] - self.shown[0]
+            image = cv2.copyMakeBorder(image, *margins, cv2.BORDER_REPLICATE)
+        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
+        frame = frame.reformat(format="yuv420p", threads=1)
+        ticks = round((time_s - self.start_s) * self.rate * TICKS)
+        even = round(ticks / TICKS) * TICKS
+        # A file's clock rounds times (Matroska to 1 ms); the frame rate's own grid undoes that.
+        self.ticks = max(even if abs(ticks - even) <= TICKS // 10 else ticks, self.ticks + 1)
+        frame.pts, frame.time_base = self.ticks, self.stream.codec_context.time_base
+        self.container.mux(self.stream.encode(frame))
+
+    def _start(self, image: np.ndarray, time_s: float) -> None:
+        self.shown = image.shape[1::-1]
+        self.start_s, self.ticks = time_s, -1
+        self.stream = self.container.add_stream("libx264", rate=self.rate)
+        self.stream.options = {"preset": "veryfast", "crf": "20"}
+        self.stream.width, self.stream.height = (side + side % 2 for side in self.shown)
+        self.stream.pix_fmt = "yuv420p"
+        self.stream.codec_context.time_base = 1 / (self.rate * TICKS)
+        self.stream.codec_context.colorspace = BT601  # what the conversion from RGB uses; players guess from the height
+
+    def close(self, *, keep: bool) -> None:
+        """Finish the file and move it into place, or remove it."""
+        with settled(self.partial, self.path, keep=keep and self.stream is not None):
+            if self.stream is not None:
+                self.container.mux(self.stream.encode())
+            self.container.close()
+
+
+def partial_path(path: Path) -> Path:
+    """Where a file grows until it is whole."""
+    return path.with_name(f".{path.name}.partial")
+
+
+@contextmanager
+def settled(partial: Path, path: Path, *, keep: bool) -> Iterator[None]:
+    """Move a grown file into place after the block that closes it; remove it if it is not to be kept or that fails."""
+    try:
+        yield
+        if keep:
+            os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _open(path: Path):
+    import av
+
+    if not path.exists():
+        raise FileNotFoundError(f"there is no clip at {path}: give a video file or a camera's number")
+    if not path.is_file():
+        raise ValueError(f"{path} is a folder: name one video file")
+    try:
+        container = av.open(str(path))
+    except av.FFmpegError as error:
+        raise ValueError(f"{path} is no video, or not a whole one ({error.strerror}): name a clip") from error
+    if not container.streams.video:
+        container.close()
+        raise ValueError(f"{path} is no video, or not a whole one: name a clip")
+    return container
+
+
+def _file(path: Path) -> Iterator[Frame]:
+    with _open(path) as container:
+        stream = container.streams.video[0]
+        index, ended_s = -1, 0.0
+        for index, (frame, image) in enumerate(_decoded(path, container)):
+            time_s = frame.time if frame.time is not None else index / float(_rate(stream))
+            ended_s = time_s + float((frame.duration or 0) * (frame.time_base or 0))
+            yield Frame(index, time_s, image)
+        stated_s = _stated_s(container, stream)
+        if index < 0:
+            raise ValueError(f"{path} holds no frame: check how it was made")
+        if stated_s is not None and ended_s < stated_s - CUT_SHORT_S:
+            raise OSError(f"{path} breaks off after {index + 1} frames, at {ended_s:.2f} of {stated_s:.2f} seconds")
+        if container.format.name == "gif" and not _last_byte(path) == b";":  # libav does not mind
+            raise OSError(f"{path} breaks off after {index + 1} frames: its end mark is missing")
+
+
+def _decoded(path: Path, container) -> Iterator[tuple]:
+    """Yield PyAV's frames with their upright RGB images."""
+    import av
+
+    count = 0
+    try:
+        for frame in container.decode(video=0):
+            image = frame.to_ndarray(format="rgb24", threads=1)  # the stages are the threads
+            if turns := round(frame.rotation / 90) % 4:
+                image = np.ascontiguousarray(np.rot90(image, turns))
+            yield frame, image
+            count += 1
+    except av.FFmpegError as error:
+        raise OSError(f"{path} cannot be decoded beyond frame {count} ({error.strerror})") from error
+
+
+def _last_byte(path: Path) -> bytes:
+    with path.open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read()
+
+
+def _rate(stream) -> Fraction:
+    rate = stream.guessed_rate or stream.average_rate
+    return Fraction(rate) if rate and rate <= 1000 else Fraction(30)
+
+
+def _stated_s(container, stream) -> float | None:
+    """Return the length in seconds that the file states for its pictures; sound may well be longer."""
+    if stream.duration is not None:
+        return float(stream.duration * stream.time_base)
+    if tag := stream.metadata.get("DURATION"):  # Matroska: hours:minutes:seconds
+        hours, minutes, seconds = tag.split(":")
+        return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
+    if len(container.streams) == 1 and container.duration:
+        return container.duration / 1e6
+    return None
+
+
+def _camera(index: int) -> Iterator[Frame]:
+    capture = cv2.VideoCapture(index)
+    try:
+        if not capture.isOpened():
+            raise OSError(f"camera {index} cannot be opened: is it plugged in, and used by no other program?")
+        started, count = time.perf_counter(), 0
+        while True:
+            arrived, image = capture.read()
+            if not arrived:
+                raise OSError(f"camera {index} stopped after {count} frames")
+            yield Frame(count, time.perf_counter() - started, cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
+            count += 1
+    finally:
+        capture.release()

@@ -1,0 +1,212 @@
+"""`Engine`: uint8 face crops in, logits out, on ONNX Runtime or OpenVINO. The model card comes out of the ONNX file."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from fer_tf import paths
+from fer_tf.card import METADATA_KEY, ModelCard
+
+PROVIDERS = {"openvino-provider": "OpenVINOExecutionProvider", "cpu": "CPUExecutionProvider"}
+BACKENDS = (*PROVIDERS, "openvino")
+"""What `load_engine` takes as backend, beside any other ONNX Runtime provider's own name."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Engine:
+    """A loaded model. Call it from one thread at a time.
+
+    card      what the model says about itself
+    backend   what was asked for
+    provider  what runs it
+    outputs   name -> width: "logits" and, where the model has a second output, "embedding"
+    infer     uint8 (n, size, size, 3), n > 0 -> the outputs in their order
+    """
+
+    path: Path
+    card: ModelCard
+    backend: str
+    provider: str
+    outputs: dict[str, int]
+    infer: Callable[[np.ndarray], list[np.ndarray]]
+
+    def run(self, crops: np.ndarray) -> dict[str, np.ndarray]:
+        """Return every output by name, float32 (n, width), for RGB crops uint8 (n, size, size, 3); n may be 0."""
+        size = self.card.image_size
+        if crops.dtype != np.uint8 or crops.shape[1:] != (size, size, 3):
+            raise ValueError(f"crops must be uint8 (n, {size}, {size}, 3), got {crops.dtype} {crops.shape}")
+        if not len(crops):
+            return {name: np.empty((0, width), np.float32) for name, width in self.outputs.items()}
+        return dict(zip(self.outputs, self.infer(np.ascontiguousarray(crops)), strict=False))
+
+    def logits(self, crops: np.ndarray) -> np.ndarray:
+        """Return float32 (n, emotions) for RGB crops uint8 (n, size, size, 3)."""
+        return self.run(crops)["logits"]
+
+
+class _Loaded(NamedTuple):
+    """What a runtime says of a model: ports as (dtype, shape without the batch), and how to run it."""
+
+    provider: str
+    inputs: list[tuple[str, tuple]]
+    outputs: list[tuple[str, tuple]]
+    card_json: str | None
+    infer: Callable[[np.ndarray], list[np.ndarray]]
+
+
+def load_engine(
+    path_or_name: Path | str,
+    *,
+    backend: str = "openvino-provider",
+    threads: int | None = None,
+    card: ModelCard | None = None,
+) -> Engine:
+    """Load a model on one backend, or raise: there is no silent change to another.
+
+    path_or_name  a shipped model's name, a folder that holds model.onnx, or an ONNX file
+    backend       "openvino-provider" (ONNX Runtime with OpenVINO inside), "cpu" (ONNX Runtime alone), "openvino"
+                  (OpenVINO alone), or another ONNX Runtime provider by its name, such as "CUDAExecutionProvider"
+    threads       cores that the model may use; None leaves the choice to the runtime
+    card          for a model that carries none
+
+    Raises FileNotFoundError for an unknown model, ValueError for a file that is no such model, RuntimeError for a
+    backend that is not there or does not run the whole model.
+    """
+    path = resolve_model(path_or_name)
+    if threads is not None and threads < 1:
+        raise ValueError(f"threads must be at least 1, got {threads}: leave it out to let the runtime choose")
+    loaded = (_openvino if backend == "openvino" else _onnxruntime)(path, backend, threads)
+    if card is None:
+        if loaded.card_json is None:
+            raise ValueError(
+                f"{path} carries no model card, so its emotions are unknown: export it with `fer-tf export`, "
+                "or hand its card to load_engine(card=...)"
+            )
+        try:
+            card = ModelCard.from_json(loaded.card_json)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+    size, emotions = card.image_size, len(card.emotions)
+    expected = [("uint8", (size, size, 3))], ("float32", (emotions,))
+    if (loaded.inputs, loaded.outputs[0]) != expected:
+        raise ValueError(
+            f"{path} does not fit its card: expected input uint8 (n, {size}, {size}, 3) and output float32 "
+            f"(n, {emotions}), but without n they are {loaded.inputs} and {loaded.outputs}: export it anew"
+        )
+    widths = [shape[-1] for _, shape in loaded.outputs]
+    outputs = dict(zip(("logits", "embedding"), widths, strict=False))
+    return Engine(path=path, card=card, backend=backend, provider=loaded.provider, outputs=outputs, infer=loaded.infer)
+
+
+def resolve_model(name_or_path: Path | str) -> Path:
+    """Return the ONNX file of a shipped model's name, a folder or a path; raises FileNotFoundError or ValueError."""
+    given = Path(name_or_path)
+    shipped = paths.MODELS / given / "model.onnx"
+    if len(given.parts) == 1 and shipped.is_file():
+        return shipped
+    if given.is_dir():
+        if not (given / "model.onnx").is_file():
+            raise FileNotFoundError(f"{given} holds no model.onnx: a run gets one from `fer-tf export {given}`")
+        return given / "model.onnx"
+    if not given.is_file():
+        known = ", ".join(sorted(path.parent.name for path in paths.MODELS.glob("*/model.onnx"))) or "none"
+        raise FileNotFoundError(f"there is no model {str(given)!r}: give an .onnx file, or a shipped model ({known})")
+    if given.suffix != ".onnx":
+        raise ValueError(f"expected an .onnx file, got {given}: a .keras file becomes one with `fer-tf export`")
+    return given
+
+
+def _onnxruntime(path: Path, backend: str, threads: int | None) -> _Loaded:
+    import onnxruntime
+
+    provider = PROVIDERS.get(backend, backend)
+    available = onnxruntime.get_available_providers()
+    if provider not in available:
+        raise RuntimeError(
+            f"backend {backend!r} is not available: this ONNX Runtime has {', '.join(available)}. A plain onnxruntime "
+            "hides the OpenVINO build: uninstall both, then install onnxruntime-openvino, or take backend 'openvino'"
+        )
+    session_options = onnxruntime.SessionOptions()
+    session_options.log_severity_level = 4  # what goes wrong is raised
+    provider_options = {}
+    if backend == "openvino-provider":
+        # ONNX Runtime hands nodes that a provider refuses to its CPU provider, and still lists the provider first.
+        session_options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+        session_options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        provider_options = {"device_type": "CPU", "load_config": json.dumps({"CPU": _openvino_config(threads)})}
+    elif threads:
+        session_options.intra_op_num_threads = threads
+    try:
+        session = onnxruntime.InferenceSession(path, session_options, providers=[(provider, provider_options)])
+    except Exception as error:  # ONNX Runtime's errors share no narrower base
+        if "Load model from" in str(error):
+            raise ValueError(_unreadable(path)) from error
+        raise RuntimeError(f"{provider} does not run all of {path}, take another backend: {error}") from error
+    session.disable_fallback()
+    if session.get_providers()[0] != provider:
+        raise RuntimeError(f"{provider} did not start, ONNX Runtime offers {session.get_providers()} in its place")
+    name = session.get_inputs()[0].name
+    return _Loaded(
+        provider=provider,
+        inputs=[_onnxruntime_port(port) for port in session.get_inputs()],
+        outputs=[_onnxruntime_port(port) for port in session.get_outputs()],
+        card_json=session.get_modelmeta().custom_metadata_map.get(METADATA_KEY),
+        infer=lambda crops: session.run(None, {name: crops}),
+    )
+
+
+def _onnxruntime_port(port) -> tuple[str, tuple]:
+    dtype = port.type.removeprefix("tensor(").removesuffix(")")
+    return {"float": "float32"}.get(dtype, dtype), tuple(port.shape[1:])
+
+
+def _openvino(path: Path, backend: str, threads: int | None) -> _Loaded:
+    import openvino
+    from openvino.frontend import FrontEndManager
+
+    frontend = FrontEndManager().load_by_framework("onnx")  # read_model would try every format, loudly
+    try:
+        model = frontend.convert(frontend.load(path))
+    except Exception as error:  # OpenVINO's errors share no narrower base
+        raise ValueError(_unreadable(path)) from error
+    if not model.inputs:  # an empty file is read as an empty model
+        raise ValueError(_unreadable(path))
+    compiled = openvino.Core().compile_model(model, "CPU", _openvino_config(threads))
+    request = compiled.create_infer_request()
+
+    def infer(crops: np.ndarray) -> list[np.ndarray]:
+        results = request.infer([crops], share_inputs=True)
+        return [results[port] for port in compiled.outputs]
+
+    key = ["framework", METADATA_KEY]
+    return _Loaded(
+        provider=f"OpenVINO {', '.join(compiled.get_property('EXECUTION_DEVICES'))}",
+        inputs=[_openvino_port(port) for port in compiled.inputs],
+        outputs=[_openvino_port(port) for port in compiled.outputs],
+        card_json=str(model.get_rt_info(key).value) if model.has_rt_info(key) else None,
+        infer=infer,
+    )
+
+
+def _openvino_port(port) -> tuple[str, tuple]:
+    shape = list(port.partial_shape)[1:]
+    return np.dtype(port.element_type.to_dtype()).name, tuple(None if d.is_dynamic else d.get_length() for d in shape)
+
+
+def _openvino_config(threads: int | None) -> dict[str, str]:
+    """One batch at a time as fast as it goes. Every value is text because the provider takes JSON text."""
+    config = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_PRECISION_HINT": "f32",  # where a CPU has bfloat16 the default is that, 1e-3 off
+        "ENABLE_CPU_PINNING": "NO",  # a thread pinned to a core that others use waits up to a second for it
+    }
+    return config if threads is None else config | {"INFERENCE_NUM_THREADS": str(threads)}
+
+
+def _unreadable(path: Path) -> str:
+    size = path.stat().st_size
+    return f"{path} ({size:,} bytes) is no ONNX model that can be read, perhaps cut short: fetch it or export it anew"

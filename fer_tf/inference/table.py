@@ -1,0 +1,98 @@
+"""`FaceTable`: one row per face and frame, written while the clip runs, as CSV, Parquet or JSON lines."""
+
+import csv
+import json
+from pathlib import Path
+
+from fer_tf.faces import Faces
+from fer_tf.inference.clips import partial_path, settled
+
+CHUNK = 4096
+"""Rows held in memory before they are written."""
+FIELDS = {"frame": int, "time_s": float, "face": int, "left": float, "top": float, "right": float, "bottom": float}
+
+
+class FaceTable:
+    """A table that grows beside its final place and is moved there when closed.
+
+    Columns: frame, time_s, face (0.. within its frame, best score first), left, top, right, bottom in pixels, score,
+    label, and one probability per emotion. Raises ValueError for a suffix other than .csv, .parquet, .jsonl.
+    """
+
+    def __init__(self, path: Path, emotions: tuple[str, ...]):
+        if path.suffix not in FORMATS:
+            raise ValueError(f"a table is {', '.join(FORMATS)} by its suffix, got {path.name}")
+        self.path, self.emotions = path, emotions
+        self.partial = partial_path(path)
+        types = {**FIELDS, "score": float, "label": str, **dict.fromkeys(emotions, float)}
+        self.sink = FORMATS[path.suffix](self.partial, types)
+        self.rows = []
+
+    def write(self, faces: Faces) -> None:
+        """Add the faces of one frame."""
+        probabilities = faces.probabilities if len(faces) else ()
+        for face, p in enumerate(probabilities):
+            box = (round(float(v), 2) for v in faces.xyxy[face])
+            score = round(float(faces.score[face]), 4)
+            shares = (round(float(v), 5) for v in p)
+            place = faces.frame_index, round(faces.time_s, 6), face
+            self.rows.append((*place, *box, score, self.emotions[p.argmax()], *shares))
+        if len(self.rows) >= CHUNK:
+            self._flush()
+
+    def close(self, *, keep: bool) -> None:
+        """Finish the file and move it into place, or remove it."""
+        with settled(self.partial, self.path, keep=keep):
+            self._flush()
+            self.sink.close()
+
+    def _flush(self) -> None:
+        if self.rows:
+            self.sink.write(self.rows)
+            self.rows = []
+
+
+class _Csv:
+    def __init__(self, path: Path, types: dict[str, type]):
+        self.file = path.open("w", newline="", encoding="utf-8")
+        self.writer = csv.writer(self.file)
+        self.writer.writerow(types)
+
+    def write(self, rows: list[tuple]) -> None:
+        self.writer.writerows(rows)
+
+    def close(self) -> None:
+        self.file.close()
+
+
+class _JsonLines:
+    def __init__(self, path: Path, types: dict[str, type]):
+        self.file, self.names = path.open("w", encoding="utf-8"), list(types)
+
+    def write(self, rows: list[tuple]) -> None:
+        self.file.writelines(json.dumps(dict(zip(self.names, row, strict=True))) + "\n" for row in rows)
+
+    def close(self) -> None:
+        self.file.close()
+
+
+class _Parquet:
+    def __init__(self, path: Path, types: dict[str, type]):
+        import pyarrow
+        from pyarrow import parquet
+
+        kinds = {int: pyarrow.int64(), float: pyarrow.float64(), str: pyarrow.string()}
+        self.schema = pyarrow.schema([(name, kinds[kind]) for name, kind in types.items()])
+        self.writer = parquet.ParquetWriter(path, self.schema)
+
+    def write(self, rows: list[tuple]) -> None:
+        import pyarrow
+
+        columns = dict(zip(self.schema.names, zip(*rows, strict=True), strict=True))
+        self.writer.write_batch(pyarrow.RecordBatch.from_pydict(columns, schema=self.schema))
+
+    def close(self) -> None:
+        self.writer.close()
+
+
+FORMATS = {".csv": _Csv, ".parquet": _Parquet, ".jsonl": _JsonLines}

@@ -1,0 +1,191 @@
+"""Finished runs side by side, read from their folders alone: one table, and a paired test of every two."""
+
+import io
+import json
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+
+from fer_tf.card import ModelCard
+
+LEVEL = 0.05
+"""A p-value below this is called a real difference."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Run:
+    """What a finished run left behind.
+
+    history      pandas table, one row per epoch
+    metrics      split -> `Report.to_dict()`; splits are valid, valid_clean, test, test_clean
+    predictions  "<split>_logits" float32 (n, emotions), "<split>_labels" int64 (n,), "<split>_clean" bool (n,)
+    parameters   numbers in the saved network, moving averages included; None where there is no model.keras
+    """
+
+    name: str
+    folder: Path
+    card: ModelCard
+    history: object
+    metrics: dict
+    predictions: dict
+    parameters: int | None
+
+    def hits(self, split: str) -> np.ndarray:
+        """Return bool (n,): which rows of the split were named rightly."""
+        return self.predictions[f"{split}_logits"].argmax(axis=1) == self.predictions[f"{split}_labels"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Paired:
+    """McNemar's exact test of two runs on the same n rows: only rows that one of the two got right tell them apart.
+
+    p       how often two equally good runs would differ at least so much
+    p_holm  the same, held against all the tests that were made (Holm 1979)
+    """
+
+    first: str
+    second: str
+    n: int
+    both: int
+    only_first: int
+    only_second: int
+    neither: int
+    p: float
+    p_holm: float
+
+    @property
+    def sentence(self) -> str:
+        """What the test says, in plain words."""
+        better, worse = (self.first, self.second)[:: 1 if self.only_first >= self.only_second else -1]
+        more, fewer = sorted((self.only_first, self.only_second), reverse=True)
+        points = 100 * (more - fewer) / self.n
+        facts = f"{better} alone is right on {more:,} of {self.n:,} faces, {worse} alone on {fewer:,}"
+        if more == fewer:
+            return f"{facts}: no difference in accuracy."
+        found = f"{facts}: {better} leads by {points:.1f} points"
+        if self.p_holm < LEVEL:
+            return f"{found}, and that is more than chance would explain ({_p(self.p_holm)})."
+        return f"{found}, but chance alone may well do as much ({_p(self.p_holm)}): these faces do not tell them apart."
+
+
+def read_run(folder: Path) -> Run:
+    """Read a finished run; raises FileNotFoundError for a folder that is none, ValueError for a damaged one."""
+    import pandas as pd
+
+    for name in ("metrics.json", "card.json", "history.csv", "predictions.npz"):
+        if not (folder / name).is_file():
+            raise FileNotFoundError(f"{folder} is no finished run: it has no {name}; train it again")
+    try:
+        with np.load(folder / "predictions.npz") as saved:
+            predictions = dict(saved)
+        metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+        parameters = _parameters(folder / "model.keras")
+    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{folder} holds a damaged file ({error}): train it again") from error
+    return Run(
+        name=folder.name,
+        folder=folder,
+        card=ModelCard.load(folder / "card.json"),
+        history=pd.read_csv(folder / "history.csv"),
+        metrics=metrics,
+        predictions=predictions,
+        parameters=parameters,
+    )
+
+
+def read_runs(folder: Path) -> list[Run]:
+    """Read every finished run in `folder`, in name order.
+
+    Raises FileNotFoundError if there is none, ValueError if they did not see the same data or name other emotions:
+    such figures must not stand in one table.
+    """
+    runs = [read_run(path.parent) for path in sorted(folder.glob("*/metrics.json"))]
+    if not runs:
+        raise FileNotFoundError(
+            f"no finished run in {folder}: run notebook 02_lenet or 03_mobilenet_v2 first, with the same run_dir"
+        )
+    for what, of in (("data", _data), ("emotions", lambda run: ", ".join(run.card.emotions))):
+        if len({of(run) for run in runs}) > 1:
+            seen = "; ".join(f"{run.name}: {of(run)}" for run in runs)
+            raise ValueError(
+                f"the runs in {folder} do not share their {what} ({seen}): train them on the same dataset, limit and "
+                "seed, or delete those that do not belong here"
+            )
+    return runs
+
+
+def summary(judged: dict) -> dict[str, str]:
+    """Return a report (`Report.to_dict()`, or its headline in a card) as the cells of a table, in percent and nats."""
+    return {
+        "accuracy %": f"{100 * judged['accuracy']:.1f}",
+        "95% interval": _interval(judged["accuracy_interval"]),
+        "macro-F1 %": f"{100 * judged['macro_f1']:.1f}",
+        "its 95% interval": _interval(judged["macro_f1_interval"]),
+        "NLL nats": f"{judged['nll']:.3f}",
+        "ECE %": f"{100 * judged['ece']:.1f}",
+        "n": f"{judged['n']:,}",
+    }
+
+
+def paired_tests(runs: Sequence[Run], *, split: str = "test") -> list[Paired]:
+    """Test every two runs on the rows of a split (McNemar 1947, exact binomial); empty for fewer than two runs."""
+    tests = [_mcnemar(first, second, split) for first, second in combinations(runs, 2)]
+    return [replace(test, p_holm=p) for test, p in zip(tests, holm([test.p for test in tests]), strict=True)]
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """Return p-values adjusted for being several, in the given order (Holm 1979)."""
+    adjusted, highest = [1.0] * len(p), 0.0
+    for rank, i in enumerate(np.argsort(p, kind="stable")):
+        highest = max(highest, min(1.0, p[i] * (len(p) - rank)))
+        adjusted[i] = highest
+    return adjusted
+
+
+def _mcnemar(first: Run, second: Run, split: str) -> Paired:
+    from scipy.stats import binomtest
+
+    a, b = first.hits(split), second.hits(split)
+    only_first, only_second = int((a & ~b).sum()), int((b & ~a).sum())
+    differing = only_first + only_second
+    p = float(binomtest(only_first, differing).pvalue) if differing else 1.0
+    return Paired(
+        first=first.name,
+        second=second.name,
+        n=len(a),
+        both=int((a & b).sum()),
+        only_first=only_first,
+        only_second=only_second,
+        neither=int((~a & ~b).sum()),
+        p=p,
+        p_holm=p,
+    )
+
+
+def _data(run: Run) -> str:
+    return f"{run.card.data.get('name', 'unnamed')} {run.card.data.get('fingerprint', 'without fingerprint')}"
+
+
+def _parameters(model: Path) -> int | None:
+    """Count the numbers in a `.keras` file, which is a zip with an HDF5 file of weights."""
+    if not model.is_file():
+        return None
+    import h5py
+
+    items = []
+    with zipfile.ZipFile(model) as archive, h5py.File(io.BytesIO(archive.read("model.weights.h5"))) as weights:
+        weights.visititems(lambda _, item: items.append(item))
+        arrays = [item for item in items if isinstance(item, h5py.Dataset)]
+        return sum(array.size for array in arrays if array.dtype.kind == "f")  # the others are random states
+
+
+def _interval(bounds: Sequence[float]) -> str:
+    return " – ".join(f"{100 * bound:.1f}" for bound in bounds)
+
+
+def _p(p: float) -> str:
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"

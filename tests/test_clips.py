@@ -1,0 +1,99 @@
+"""Clips are read and written whole: every frame, at its time, upright, or with one clear error."""
+
+from fractions import Fraction
+
+import av
+import numpy as np
+import pytest
+from squares import squares
+
+from fer_tf.inference.clips import VideoWriter, probe, read_frames, write_video
+
+
+@pytest.fixture
+def clip(tmp_path):
+    return write_video(tmp_path / "clip.mp4", squares(10), fps=25)
+
+
+@pytest.mark.parametrize("fps", [7.5, 24, 25, 29.97, 30000 / 1001, 59.94])
+@pytest.mark.parametrize("size", [(64, 48), (33, 17)], ids=["even", "odd"])
+def test_a_written_clip_keeps_rate_size_and_frames(fps, size, tmp_path):
+    images = [np.full((size[1], size[0], 3), 20 * k, np.uint8) for k in range(10)]
+    info = probe(write_video(tmp_path / "a.mp4", images, fps=fps))
+    assert float(info.rate) == pytest.approx(fps, rel=1e-4) and info.frames == 10
+    assert (info.width, info.height) == tuple(side + side % 2 for side in size)
+    frames = list(read_frames(tmp_path / "a.mp4"))
+    assert [frame.index for frame in frames] == list(range(10))
+    np.testing.assert_allclose([frame.time_s for frame in frames], np.arange(10) / fps, atol=1e-4)
+    for frame, image in zip(frames, images, strict=True):
+        assert np.abs(frame.image[: size[1], : size[0]] - image.astype(int)).max() <= 4
+
+
+def test_a_written_clip_plays_in_browsers(clip):
+    with av.open(str(clip)) as container:
+        stream = container.streams.video[0]
+        assert (stream.codec_context.name, stream.codec_context.pix_fmt) == ("h264", "yuv420p")
+    head = clip.read_bytes()
+    assert head.index(b"moov") < head.index(b"mdat")  # it starts before it is loaded
+
+
+def test_a_variable_rate_is_kept_and_a_rounded_clock_is_mended(tmp_path):
+    uneven, rounded = [0, 0.04, 0.2, 0.24, 1.0], [0, 0.033, 0.067, 0.1, 0.133]
+    for name, times in (("uneven", uneven), ("rounded", rounded)):
+        writer = VideoWriter(tmp_path / f"{name}.mp4", rate=Fraction(30))
+        for k, time_s in enumerate(times):
+            writer.write(np.full((32, 32, 3), k, np.uint8), time_s)
+        writer.close(keep=True)
+    read = {name: [frame.time_s for frame in read_frames(tmp_path / f"{name}.mp4")] for name in ("uneven", "rounded")}
+    np.testing.assert_allclose(read["uneven"], uneven, atol=0.004)
+    np.testing.assert_allclose(read["rounded"], np.arange(5) / 30, atol=1e-4)
+
+
+def test_frames_of_another_size_are_brought_to_the_first(tmp_path):
+    write_video(tmp_path / "a.mp4", [np.zeros((48, 64, 3), np.uint8), np.zeros((30, 30, 3), np.uint8)], fps=5)
+    assert [frame.image.shape for frame in read_frames(tmp_path / "a.mp4")] == [(48, 64, 3)] * 2
+
+
+def test_nothing_stays_of_a_clip_that_cannot_be_written(tmp_path):
+    def broken():
+        yield np.zeros((8, 8, 3), np.uint8)
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        write_video(tmp_path / "a.mp4", broken(), fps=5)
+    with pytest.raises(ValueError, match="no frames"):
+        write_video(tmp_path / "b.mp4", [], fps=5)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_reads_a_limited_number_of_frames(clip):
+    assert [frame.index for frame in read_frames(clip, limit=7)] == list(range(7))
+    with pytest.raises(ValueError, match="limit must be at least 1 frame, got 0"):
+        next(read_frames(clip, limit=0))
+
+
+def test_turns_a_rotated_clip_upright(tmp_path):
+    upright = np.zeros((48, 64, 3), np.uint8)
+    upright[:24, :32] = 255
+    lying = write_video(tmp_path / "lying.mp4", [np.rot90(upright, -1)] * 3, fps=5)
+    with av.open(str(lying)) as source, av.open(str(tmp_path / "turned.mp4"), "w") as target:
+        track = source.streams.video[0]
+        copy = target.add_stream_from_template(track)
+        turn = av.BitStreamFilterContext("h264_metadata=display_orientation=insert:rotate=90", track, copy)
+        for packet in [*source.demux(track), None]:
+            for turned in turn.filter(packet):
+                turned.stream = copy
+                target.mux(turned)
+    frames = list(read_frames(tmp_path / "turned.mp4"))
+    assert len(frames) == 3
+    assert np.abs(frames[0].image.astype(int) - upright).mean() < 8
+
+
+@pytest.mark.parametrize("suffix", [".mkv", ".gif"])
+def test_notices_a_file_that_ends_early_without_an_error(suffix, shared_data, tmp_path):
+    source = shared_data / "video" / {".mkv": "yes.mkv", ".gif": "classroom.gif"}[suffix]
+    cut = tmp_path / f"cut{suffix}"
+    cut.write_bytes(source.read_bytes()[: source.stat().st_size * 6 // 10])
+    with pytest.raises(OSError, match=r"breaks off after \d+ frames"):
+        list(read_frames(cut))
+    assert len(list(read_frames(source))) == {".mkv": 65, ".gif": 45}[suffix]

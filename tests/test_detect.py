@@ -1,0 +1,121 @@
+"""Detectors find faces in any size of image, and crops frame them as FER2013 does."""
+
+import cv2
+import numpy as np
+import pytest
+
+from fer_tf.inference.clips import read_frames
+from fer_tf.inference.detect import DETECTORS, Detector, crop_faces, load_detector
+
+ASTRONAUT = np.array([175, 65, 275, 170])  # a face in a public-domain portrait
+
+
+@pytest.fixture(scope="session")
+def portrait() -> np.ndarray:
+    return pytest.importorskip("skimage.data", reason="the portrait comes with scikit-image").astronaut()
+
+
+@pytest.fixture(params=DETECTORS)
+def detector(request):
+    if request.param != "yunet":
+        return load_detector(request.param)
+    shared = request.getfixturevalue("shared_data")
+    return load_detector("yunet", model=shared / "yunet" / "face_detection_yunet_2023mar.onnx")
+
+
+def share(box: np.ndarray, other: np.ndarray) -> float:
+    """Intersection over union."""
+    sides = np.clip(np.minimum(box[2:], other[2:]) - np.maximum(box[:2], other[:2]), 0, None)
+    areas = [np.prod(b[2:] - b[:2]) for b in (box, other)]
+    return sides.prod() / (sum(areas) - sides.prod())
+
+
+@pytest.mark.parametrize("zoom", [0.5, 1, 6], ids=["small", "as it is", "9 megapixels"])
+def test_finds_the_face_at_any_size(detector, zoom, portrait):
+    image = cv2.resize(portrait, None, fx=zoom, fy=zoom, interpolation=cv2.INTER_AREA)
+    xyxy, score = detector(image)
+    assert xyxy.dtype == score.dtype == np.float32 and len(xyxy) == len(score) == 1
+    assert 0.5 < score[0] <= 1
+    expected = np.array([0, 0, 512, 512]) if detector.name == "full" else ASTRONAUT
+    assert share(xyxy[0] / zoom, expected) > 0.75
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 2000), (2000, 3), (17, 33), (40, 20_000)], ids=str)
+def test_takes_images_of_any_shape(detector, shape):
+    xyxy, score = detector(np.full((*shape, 3), 90, np.uint8))
+    assert xyxy.shape == (len(score), 4) and len(score) == (detector.name == "full")
+    crops = crop_faces(np.full((*shape, 3), 90, np.uint8), xyxy, image_size=48, scale=detector.scale)
+    assert (crops == 90).all()
+
+
+def test_clips_orders_and_scales_back_the_boxes():
+    found = [[-5, 2, 20, 30], [10, 10, 30, 40], [10, 5, 30, 40], [50, 50, 50, 60]], [0.7, 0.9, 0.9, 1.0]
+    seen = []
+    detector = Detector(name="fake", find=lambda image: seen.append(image.shape) or found, pixels=5000, scale=1)
+    xyxy, score = detector(np.zeros((100, 200, 3), np.uint8))  # twice too large each way
+    assert seen == [(50, 100, 3)]
+    np.testing.assert_allclose(score, [0.9, 0.9, 0.7])
+    assert xyxy.tolist() == [[20, 10, 60, 80], [20, 20, 60, 80], [0, 4, 40, 60]]
+
+
+def test_haar_and_yunet_crop_the_same_picture(shared_data):
+    """The factor that turns YuNet's tall boxes into squares, held against Haar on a real clip."""
+    haar = load_detector("haar")
+    yunet = load_detector("yunet", model=shared_data / "yunet" / "face_detection_yunet_2023mar.onnx")
+    ratios, offsets = [], []
+    for frame in list(read_frames(shared_data / "video" / "book.mkv"))[::10]:
+        (a, *_), (b, *_) = haar(frame.image)[0], yunet(frame.image)[0]
+        sides = haar.scale * max(a[2:] - a[:2]), yunet.scale * max(b[2:] - b[:2])
+        ratios.append(sides[1] / sides[0])
+        offsets.append(np.abs(a.reshape(2, 2).mean(axis=0) - b.reshape(2, 2).mean(axis=0)) / sides[0])
+    assert np.median(ratios) == pytest.approx(1, abs=0.1)
+    assert np.median(offsets, axis=0).max() < 0.1
+
+
+def test_finds_the_four_of_the_classroom(shared_data):
+    yunet = load_detector("yunet", model=shared_data / "yunet" / "face_detection_yunet_2023mar.onnx")
+    frames = list(read_frames(shared_data / "video" / "classroom.gif"))
+    assert all(len(yunet(frame.image)[0]) == 4 for frame in frames[::9])
+
+
+@pytest.mark.parametrize(
+    ("box", "scale", "expected"),
+    [
+        ([2, 2, 6, 6], 1, (2, 6, 2, 6)),
+        ([2, 1, 6, 7], 1, (1, 7, 1, 7)),  # the longer side rules
+        ([3, 3, 5, 5], 2, (2, 6, 2, 6)),
+    ],
+    ids=["square", "tall", "scaled"],
+)
+def test_crops_a_square_around_the_box(box, scale, expected):
+    image = np.random.default_rng(0).integers(0, 256, (10, 10, 3), np.uint8)
+    top, bottom, left, right = expected
+    crops = crop_faces(image, np.float32([box]), image_size=bottom - top, scale=scale)
+    np.testing.assert_array_equal(crops[0], image[top:bottom, left:right])
+
+
+@pytest.mark.parametrize("box", [[-4, -4, 4, 4], [6, 6, 14, 14]], ids=["top left", "bottom right"])
+def test_repeats_the_border_outside_the_image(box):
+    image = np.random.default_rng(0).integers(0, 256, (10, 10, 3), np.uint8)
+    padded = np.pad(image, ((4, 4), (4, 4), (0, 0)), mode="edge")
+    left, top = box[0] + 4, box[1] + 4
+    crops = crop_faces(image, np.float32([box]), image_size=8)
+    np.testing.assert_array_equal(crops[0], padded[top : top + 8, left : left + 8])
+
+
+def test_crops_nothing_where_there_is_nothing():
+    image = np.zeros((9, 9, 3), np.uint8)
+    assert crop_faces(image, np.empty((0, 4), np.float32), image_size=32).shape == (0, 32, 32, 3)
+    assert crop_faces(image, np.float32([[90, 90, 99, 99], [4, 4, 4.2, 4.2]]), image_size=32).shape == (2, 32, 32, 3)
+
+
+def test_says_what_is_missing(tmp_path):
+    with pytest.raises(ValueError, match="unknown detector 'mtcnn'; known are haar, yunet, full"):
+        load_detector("mtcnn")
+    with pytest.raises(FileNotFoundError, match="fer-tf download yunet"):
+        load_detector("yunet", model=tmp_path / "none.onnx")
+    (tmp_path / "text.onnx").write_text("no model")
+    with pytest.raises(ValueError, match="is not YuNet's model"):
+        load_detector("yunet", model=tmp_path / "text.onnx")
+    with pytest.raises(ValueError, match="pixels must be at least 1024, got 10"):
+        load_detector("haar", pixels=10)

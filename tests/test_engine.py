@@ -1,0 +1,164 @@
+"""Every backend gives the same logits, and nothing is ever run by something else than what was asked for."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from tiny_onnx import HAPPY_IS_RED, write_onnx
+
+from fer_tf import paths
+from fer_tf.card import ModelCard
+from fer_tf.inference.engine import BACKENDS, PROVIDERS, load_engine, resolve_model
+from fer_tf.labels import FER2013
+
+EVERYWHERE = pytest.mark.parametrize("backend", BACKENDS)
+
+
+@pytest.fixture
+def model(tmp_path):
+    return write_onnx(tmp_path / "model.onnx")
+
+
+@EVERYWHERE
+@pytest.mark.parametrize("threads", [None, 1])
+def test_gives_the_logits_of_the_model(backend, threads, model):
+    engine = load_engine(model, backend=backend, threads=threads)
+    rng = np.random.default_rng(0)
+    for n in (1, 5, 2):  # the batch is free
+        crops = rng.integers(0, 256, (n, 48, 48, 3), np.uint8)
+        logits = engine.logits(crops)
+        assert logits.dtype == np.float32
+        np.testing.assert_allclose(logits, crops.mean(axis=(1, 2)) / 255 @ HAPPY_IS_RED, atol=1e-4)
+
+
+@EVERYWHERE
+def test_says_what_runs_it(backend, model):
+    engine = load_engine(model, backend=backend)
+    providers = {**PROVIDERS, "openvino": "OpenVINO CPU"}
+    assert (engine.backend, engine.provider) == (backend, providers[backend])
+    assert engine.card.emotions == FER2013 and engine.card.name == "colours"
+
+
+@EVERYWHERE
+def test_takes_no_crops_and_gives_every_output(backend, tmp_path):
+    engine = load_engine(write_onnx(tmp_path / "two.onnx", embedding=True), backend=backend)
+    for n in (0, 3):
+        outputs = engine.run(np.full((n, 48, 48, 3), 255, np.uint8))
+        assert {name: value.shape for name, value in outputs.items()} == {"logits": (n, 7), "embedding": (n, 4)}
+    np.testing.assert_allclose(outputs["embedding"], 3, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "crops",
+    [np.zeros((2, 48, 48, 3), np.float32), np.zeros((2, 48, 48, 1), np.uint8), np.zeros((48, 48, 3), np.uint8)],
+    ids=["float", "grey", "no batch"],
+)
+def test_refuses_other_crops_and_prints_both_shapes(crops, model):
+    with pytest.raises(ValueError, match=r"uint8 \(n, 48, 48, 3\), got .* \("):
+        load_engine(model, backend="cpu").logits(crops)
+
+
+def test_an_absent_provider_is_an_error_that_lists_the_present_ones(model):
+    with pytest.raises(RuntimeError, match=r"CUDAExecutionProvider.*CPUExecutionProvider"):
+        load_engine(model, backend="CUDAExecutionProvider")
+
+
+def test_a_plain_onnxruntime_that_hides_openvino_is_named(model, monkeypatch):
+    monkeypatch.setattr("onnxruntime.get_available_providers", lambda: ["CPUExecutionProvider"])
+    with pytest.raises(RuntimeError, match="plain onnxruntime hides the OpenVINO build"):
+        load_engine(model)
+
+
+def test_nodes_that_the_provider_would_leave_to_another_are_an_error(tmp_path):
+    model = write_onnx(tmp_path / "three_nodes.onnx", nodes=3)
+    with pytest.raises(RuntimeError, match="does not run all of"):
+        load_engine(model, backend="openvino-provider")
+    assert load_engine(model, backend="cpu").provider == "CPUExecutionProvider"
+
+
+@EVERYWHERE
+@pytest.mark.parametrize("content", ["half", "text", "nothing"])
+def test_a_file_that_is_no_model_is_named(content, backend, model):
+    whole = model.read_bytes()
+    model.write_bytes({"half": whole[: len(whole) // 2], "text": b"not a model", "nothing": b""}[content])
+    with pytest.raises(ValueError, match=r"model\.onnx .* no ONNX model that can be read"):
+        load_engine(model, backend=backend)
+
+
+@EVERYWHERE
+def test_a_model_without_a_card_needs_one(backend, tmp_path):
+    path = write_onnx(tmp_path / "bare.onnx", card=None)
+    with pytest.raises(ValueError, match="no model card"):
+        load_engine(path, backend=backend)
+    card = ModelCard(name="mine", architecture="mean colour", emotions=FER2013, image_size=48)
+    assert load_engine(path, backend=backend, card=card).card is card
+
+
+@EVERYWHERE
+def test_a_card_of_another_model_is_refused(backend, model):
+    card = ModelCard(name="other", architecture="other", emotions=FER2013, image_size=96)
+    with pytest.raises(ValueError, match=r"\(n, 96, 96, 3\).*48, 48, 3"):
+        load_engine(model, backend=backend, card=card)
+    card = ModelCard(name="other", architecture="other", emotions=FER2013[:5], image_size=48)
+    with pytest.raises(ValueError, match="does not fit its card"):
+        load_engine(model, backend=backend, card=card)
+
+
+def test_finds_models_by_name_folder_and_file(model, monkeypatch):
+    folder = model.parent
+    monkeypatch.setattr(paths, "MODELS", folder.parent)
+    for given in (model, folder, str(model), folder.name):
+        assert resolve_model(given) == model
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "words"),
+    [
+        ("nothing_of_this_name", FileNotFoundError, "shipped model"),
+        ("a.keras", ValueError, "fer-tf export"),
+        (".", FileNotFoundError, "holds no model.onnx"),
+    ],
+)
+def test_says_which_models_there_are(given, error, words, tmp_path, monkeypatch):
+    (tmp_path / "a.keras").touch()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(error, match=words):
+        resolve_model(given)
+
+
+def test_threads_must_be_positive(model):
+    with pytest.raises(ValueError, match="threads must be at least 1, got 0"):
+        load_engine(model, threads=0)
+
+
+ALONE = """
+import sys
+for name in ("tensorflow", "keras", "matplotlib", "sklearn", "jax", "torch", "IPython"):
+    sys.modules[name] = None  # an import of it fails
+import numpy as np
+import fer_tf.inference.annotate, fer_tf.inference.benchmark, fer_tf.inference.live
+from fer_tf.inference.detect import load_detector
+from fer_tf.inference.engine import load_engine
+from fer_tf.inference.video import infer_image
+engine = load_engine(sys.argv[1])
+faces = infer_image(np.full((60, 60, 3), (255, 0, 0), np.uint8), engine=engine, detector=load_detector("full"))
+print(engine.provider, engine.card.emotions[faces.probabilities[0].argmax()])
+"""
+
+COLD = """
+import sys
+import fer_tf.inference.video
+heavy = {"tensorflow", "keras", "matplotlib", "pandas", "pyarrow", "openvino", "onnx", "av", "PIL", "IPython"}
+print(sorted(heavy & set(sys.modules)))
+"""
+
+
+def test_the_wing_works_where_tensorflow_is_absent(model):
+    printed = subprocess.run([sys.executable, "-c", ALONE, model], capture_output=True, text=True, check=True).stdout
+    assert printed == "OpenVINOExecutionProvider happy\n"
+
+
+def test_importing_the_wing_loads_nothing_heavy():
+    printed = subprocess.run([sys.executable, "-c", COLD], capture_output=True, text=True, check=True).stdout
+    assert printed == "[]\n"

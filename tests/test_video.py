@@ -1,0 +1,227 @@
+"""Clips in, annotated clips and tables out: every frame, in order, whole files, and one clear error when it breaks."""
+
+import json
+import threading
+
+import cv2
+import numpy as np
+import pytest
+from squares import BLIND, FINDER, RED, Noted, read_table, squares
+from tiny_onnx import write_onnx
+
+from fer_tf.inference import table
+from fer_tf.inference.clips import probe, write_video
+from fer_tf.inference.detect import Detector, load_detector
+from fer_tf.inference.engine import load_engine
+from fer_tf.inference.video import VideoError, annotate_video, infer_image, stream
+from fer_tf.labels import FER2013
+
+THREADS = pytest.mark.parametrize("threads", [True, False], ids=["threads", "one thread"])
+
+
+@pytest.fixture(autouse=True)
+def no_thread_is_left():
+    before = set(threading.enumerate())
+    yield
+    assert not set(threading.enumerate()) - before
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory):
+    return load_engine(write_onnx(tmp_path_factory.mktemp("model") / "model.onnx"))
+
+
+@pytest.fixture
+def clip(tmp_path):
+    return write_video(tmp_path / "clip.mp4", squares(30), fps=25)
+
+
+def damage(clip, content: bytes):
+    path = clip.with_name("damaged.mp4")
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "words"),
+    [
+        (lambda clip: clip.with_name("none.mp4"), FileNotFoundError, "no clip at"),
+        (lambda clip: clip.parent, ValueError, "is a folder"),
+        (lambda clip: damage(clip, b""), ValueError, "no video, or not a whole one"),
+        (lambda clip: damage(clip, b"text" * 99), ValueError, "no video, or not a whole one"),
+        (lambda clip: damage(clip, clip.read_bytes()[:300]), ValueError, "no video, or not a whole one"),
+    ],
+    ids=["missing", "folder", "empty", "text", "head only"],
+)
+def test_says_why_a_clip_cannot_be_opened(make, error, words, clip, engine):
+    with pytest.raises(error, match=words):
+        annotate_video(make(clip), engine=engine, detector=FINDER, output=clip.with_name("o.mp4"))
+    assert not list(clip.parent.glob("*o.mp4*"))
+
+
+class Camera:
+    """Gives five red frames, BGR as OpenCV does, then breaks."""
+
+    def __init__(self, index):
+        self.left, self.open = 5, index == 0
+
+    def isOpened(self):
+        return self.open
+
+    def read(self):
+        self.left -= 1
+        return self.left >= 0, np.full((120, 160, 3), RED[::-1], np.uint8)
+
+    def release(self):
+        self.open = False
+
+
+def test_reads_a_camera(engine, monkeypatch, tmp_path):
+    monkeypatch.setattr(cv2, "VideoCapture", Camera)
+    full = load_detector("full")
+    got = [FER2013[faces.logits[0].argmax()] for faces in stream("0", engine=engine, detector=full, limit=3)]
+    assert got == ["happy"] * 3
+    with pytest.raises(VideoError, match=r"0 stopped after 5 frames .*camera 0 stopped after 5 frames"):
+        annotate_video(0, engine=engine, detector=full, output=tmp_path / "o.mp4")
+    assert probe(tmp_path / "o.mp4").frames == 5
+    with pytest.raises(VideoError, match="camera 7 cannot be opened"):
+        annotate_video(7, engine=engine, detector=full, output=tmp_path / "none.mp4")
+    assert not (tmp_path / "none.mp4").exists()
+
+
+@THREADS
+@pytest.mark.parametrize("batch", [1, 4, 100])
+def test_every_face_gets_its_own_emotion_in_order(threads, batch, clip, engine):
+    index = 0
+    for index, faces in enumerate(stream(clip, engine=engine, detector=FINDER, threads=threads, batch=batch)):
+        assert faces.frame_index == index and faces.time_s == pytest.approx(index / 25)
+        assert [FER2013[k] for k in faces.probabilities.argmax(axis=1)] == ["happy", "sad"][: index % 3]
+    assert index == 29
+
+
+def test_fills_batches_across_frames_and_holds_no_frame_for_long(clip, engine):
+    for detector, sizes in ((FINDER, [3, 4, 5, 3, 4, 5, 3, 3]), (BLIND, [0] * 8)):
+        noted = Noted(engine)
+        list(stream(clip, engine=noted, detector=detector, batch=4))
+        assert noted.sizes == sizes  # four faces or four frames, whichever comes first
+
+
+@THREADS
+@pytest.mark.parametrize("suffix", table.FORMATS)
+def test_writes_the_clip_and_the_table(suffix, threads, clip, engine, monkeypatch):
+    monkeypatch.setattr(table, "CHUNK", 7)
+    output, rows = clip.with_name("out.mp4"), clip.with_name(f"faces{suffix}")
+    done = []
+    summary = annotate_video(
+        clip, engine=engine, detector=FINDER, output=output, table=rows, threads=threads, progress=done.append
+    )
+    assert (summary.frames, summary.faces, done) == (30, 30, list(range(1, 31)))
+    assert summary.provider == "OpenVINOExecutionProvider" and summary.frames_per_s > 0
+    assert list(summary.stages) == ["decode", "detect", "crop", "infer", "draw", "encode"]
+    assert json.loads(json.dumps(summary.to_dict()))["stages"]["encode"]["items"] == 30
+    info = probe(output)
+    assert (info.width, info.height, info.frames, info.rate) == (160, 120, 30, 25)
+    read = read_table(rows)
+    place = ["frame", "time_s", "face", "left", "top", "right", "bottom", "score", "label"]
+    assert list(read.columns) == [*place, *FER2013]
+    assert list(read["frame"]) == [k for k in range(30) for _ in range(k % 3)]
+    assert list(read["label"]) == [label for k in range(30) for label in ["happy", "sad"][: k % 3]]
+    np.testing.assert_allclose(read["time_s"], read["frame"] / 25, atol=1e-5)
+    np.testing.assert_allclose(read[list(FER2013)].sum(axis=1), 1, atol=1e-4)
+    assert read.loc[0, ["left", "top", "right", "bottom"]].tolist() == [20, 40, 60, 80]
+    assert sorted(path.name for path in clip.parent.iterdir()) == sorted(["clip.mp4", output.name, rows.name])
+
+
+@pytest.mark.parametrize("suffix", table.FORMATS)
+def test_a_clip_without_a_face_succeeds_with_an_empty_table(suffix, clip, engine):
+    rows, output = clip.with_name(f"faces{suffix}"), clip.with_name("out.mp4")
+    summary = annotate_video(clip, engine=engine, detector=BLIND, output=output, table=rows)
+    assert (summary.frames, summary.faces, probe(output).frames) == (30, 0, 30)
+    if suffix == ".jsonl":
+        assert rows.read_text() == ""
+    else:
+        assert len(read_table(rows)) == 0 and list(read_table(rows).columns)[-7:] == list(FER2013)
+
+
+@THREADS
+def test_a_clip_that_breaks_keeps_what_was_done(threads, engine, tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (60, 120, 160, 3), np.uint8)
+    whole = write_video(tmp_path / "whole.mp4", noise, fps=30).read_bytes()
+    cut = damage(tmp_path / "whole.mp4", whole[: len(whole) // 2])
+    output, rows = tmp_path / "out.mp4", tmp_path / "faces.csv"
+    full = load_detector("full")
+    with pytest.raises(VideoError, match=r"stopped after \d+ frames .*decode.*out.mp4 and .*faces.csv") as caught:
+        annotate_video(cut, engine=engine, detector=full, output=output, table=rows, threads=threads)
+    frames = caught.value.summary.frames
+    assert 10 < frames < 50 and probe(output).frames == frames == len(read_table(rows))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["damaged.mp4", "faces.csv", "out.mp4", "whole.mp4"]
+
+
+def test_an_engine_that_fails_keeps_the_batches_before(clip, engine):
+    output = clip.with_name("out.mp4")
+    with pytest.raises(VideoError, match="infer: no room") as caught:
+        annotate_video(clip, engine=Noted(engine, fails=5), detector=FINDER, output=output, batch=4)
+    assert caught.value.summary.frames == probe(output).frames == 16
+
+
+@THREADS
+def test_a_watcher_may_stop_and_files_hold_what_it_saw(threads, clip, engine):
+    seen, output = [], clip.with_name("out.mp4")
+
+    def watch(faces, image):
+        seen.append((faces.frame_index, image.shape, (image != faces.image).any()))
+        return len(seen) < 5
+
+    summary = annotate_video(clip, engine=engine, detector=FINDER, output=output, on_frame=watch, threads=threads)
+    assert seen == [(k, (120, 160, 3), k % 3 > 0) for k in range(5)]
+    assert summary.frames == probe(output).frames == 5
+
+
+def test_an_interrupt_leaves_whole_files(clip, engine):
+    def interrupt(done):
+        if done == 6:
+            raise KeyboardInterrupt
+
+    output, rows = clip.with_name("out.mp4"), clip.with_name("faces.csv")
+    with pytest.raises(KeyboardInterrupt):
+        annotate_video(clip, engine=engine, detector=FINDER, output=output, table=rows, progress=interrupt)
+    assert probe(output).frames == 6 and read_table(rows)["frame"].max() == 5
+
+
+@pytest.mark.parametrize(
+    ("choice", "error", "words"),
+    [
+        ({"output": "clip.mp4"}, ValueError, "is the source itself"),
+        ({"output": "out.avi"}, ValueError, r"written as \.mp4, got out\.avi"),
+        ({"table": "faces.xlsx"}, ValueError, r"written as \.csv, \.parquet, \.jsonl, got faces\.xlsx"),
+        ({"output": "none/out.mp4"}, FileNotFoundError, "folder of .* does not exist"),
+        ({"output": "folder.mp4"}, PermissionError, "cannot be written"),
+        ({"batch": 0}, ValueError, "batch must be at least 1 face, got 0"),
+    ],
+    ids=["the source", "suffix", "table suffix", "folder missing", "a folder", "batch"],
+)
+def test_refuses_before_work_starts(choice, error, words, clip, engine):
+    def never(image):
+        raise AssertionError("work has started")
+
+    (clip.parent / "folder.mp4").mkdir()
+    choice = {key: clip.parent / value if isinstance(value, str) else value for key, value in choice.items()}
+    with pytest.raises(error, match=words):
+        detector = Detector(name="never", find=never, pixels=None, scale=1.0)
+        annotate_video(clip, engine=engine, detector=detector, **choice)
+
+
+def test_classifies_a_picture_from_file_and_from_memory(engine, tmp_path):
+    image = list(squares(3))[2]
+    cv2.imwrite(str(tmp_path / "a.png"), image[..., ::-1])
+    for given in (image, tmp_path / "a.png", str(tmp_path / "a.png")):
+        faces = infer_image(given, engine=engine, detector=FINDER)
+        assert [FER2013[k] for k in faces.probabilities.argmax(axis=1)] == ["happy", "sad"]
+    assert infer_image(image, engine=engine, detector=BLIND).logits.shape == (0, 7)
+
+
+def test_a_real_clip_goes_through(engine, shared_data, tmp_path):
+    source, output = shared_data / "video" / "hungry.mkv", tmp_path / "out.mp4"
+    summary = annotate_video(source, engine=engine, detector=load_detector("haar"), output=output, limit=10)
+    assert (summary.frames, summary.faces) == (10, 10)
+    assert (probe(output).rate, probe(output).frames) == (30, 10)
