@@ -11,7 +11,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
+
+from fer_tf import tables
 
 app = typer.Typer(
     help="Facial emotion recognition: download, split, train, evaluate, export, image, video, bench, suite, models. "
@@ -122,7 +123,7 @@ def train(
         card = fit(
             model, data, chosen, folder, report=lambda line: console.print(line, soft_wrap=True), on_step=advance
         )
-    _metrics_table(card.metrics, title=f"{card.name} on {data.name}")
+    console.print(tables.metrics(card.metrics, title=f"{card.name} on {data.name}"))
     console.print(f"run folder: {folder}", soft_wrap=True)
 
 
@@ -151,12 +152,9 @@ def evaluate(
         about |= {"backend": engine.backend, "provider": engine.provider}
         typer.echo(json.dumps(about | {"reports": {name: found.to_dict() for name, found in reports.items()}}))
         return
-    metrics = {name: found.to_dict() for name, found in reports.items()}
-    _metrics_table(metrics, title=f"{engine.card.name} on {data.name}, {engine.provider}")
-    table = Table("emotion", "precision", "recall", "F1", "rows", title="test, per emotion")
-    for emotion, row in reports["test"].per_emotion.items():
-        table.add_row(emotion, *(f"{100 * row[k]:.1f} %" for k in ("precision", "recall", "f1")), f"{row['support']:,}")
-    console.print(table)
+    judged = {name: found.to_dict() for name, found in reports.items()}
+    console.print(tables.metrics(judged, title=f"{engine.card.name} on {data.name}, {engine.provider}"))
+    console.print(tables.per_emotion(reports["test"].per_emotion, title="test, per emotion"))
 
 
 @app.command()
@@ -202,14 +200,10 @@ def image(
         typer.echo(json.dumps({"model": engine.card.name, "images": found}))
         return
     for path, faces in found.items():
-        table = Table(
-            "face", "box (px)", "score", "emotions", title=f"{path}: {len(faces)} faces", title_justify="left"
+        count = f"{len(faces)} face{'' if len(faces) == 1 else 's'}"
+        console.print(
+            tables.faces(faces, title=f"{path}: {count}") if faces else f"{path}: {count}", soft_wrap=not faces
         )
-        for number, face in enumerate(faces, start=1):
-            shares = "  ".join(f"{emotion} {100 * share:.0f} %" for emotion, share in face["probabilities"].items())
-            box = " ".join(f"{value:.0f}" for value in face["box"])
-            table.add_row(str(number), box, f"{face['score']:.2f}", shares)
-        console.print(table)
 
 
 @app.command()
@@ -286,14 +280,7 @@ def bench(
     if as_json:
         typer.echo(json.dumps(result))
         return
-    about = f"{result['model']}, {result['detector']}, {result['host']['cpu']}, {result['host']['cores']} cores"
-    table = Table("backend", "rung", "frames/s", "faces/s", "model p50", "p95", "busiest stage", title=about)
-    for rung in result["rungs"]:
-        busiest, spent = max(rung["stages"].items(), key=lambda item: item[1]["share"])
-        calls = [f"{rung['latency_ms'][q]:.2f} ms" for q in ("p50", "p95")] if rung["latency_ms"] else ["-", "-"]
-        speed = f"{rung['frames_per_s']:.1f}", f"{rung['faces_per_s']:.1f}"
-        table.add_row(rung["provider"], rung["name"], *speed, *calls, f"{busiest} {100 * spent['share']:.0f} %")
-    console.print(table)
+    console.print(tables.ladder(result))
 
 
 @app.command()
@@ -308,19 +295,8 @@ def models(as_json: AsJson = False) -> None:
         known = {name: {"image_size": a.image_size, "source": a.source} for name, a in zoo.ARCHITECTURES.items()}
         typer.echo(json.dumps({"architectures": known, "models": cards}))
         return
-    table = Table("architecture", "default image", "source", title="architectures, for `fer-tf train`")
-    for name, known in zoo.ARCHITECTURES.items():
-        table.add_row(name, f"{known.image_size} px", known.source)
-    console.print(table)
-    table = Table(
-        "model", "architecture", "image", "trained on", "test accuracy", "macro-F1", "files", title="shipped models"
-    )
-    for card in shipped:
-        judged = card.metrics["test"]
-        files = ", ".join(f"{name} {about['bytes'] / 1e6:.1f} MB" for name, about in card.files.items())
-        shares = f"{100 * judged['accuracy']:.2f} %", f"{100 * judged['macro_f1']:.2f} %"
-        table.add_row(card.name, card.architecture, f"{card.image_size} px", card.data.get("name", ""), *shares, files)
-    console.print(table)
+    console.print(tables.architectures())
+    console.print(tables.models(shipped))
 
 
 @app.command()
@@ -364,17 +340,6 @@ def _pair(text: str) -> tuple[str, str]:
     if not (name and equals):
         raise ValueError(f"expected NAME=VALUE, got {text!r}")
     return name.strip(), value.strip()
-
-
-def _metrics_table(metrics: dict, *, title: str) -> None:
-    table = Table("rows", "n", "accuracy", "95 % interval", "macro-F1", "95 % interval", "NLL", "ECE", title=title)
-    for name, row in metrics.items():
-        cells = [f"{row['n']:,}"]
-        for figure in ("accuracy", "macro_f1"):
-            low, high = row[f"{figure}_interval"]
-            cells += [f"{100 * row[figure]:.2f} %", f"{100 * low:.2f} to {100 * high:.2f}"]
-        table.add_row(name.replace("_clean", ", clean rows"), *cells, f"{row['nll']:.3f}", f"{100 * row['ece']:.1f} %")
-    console.print(table)
 
 
 @contextmanager

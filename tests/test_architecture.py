@@ -17,6 +17,7 @@ FLOORS = {  # a module may import modules of lower floors and of its own wing
     "zoo": 2,
     "plots": 1,
     "pages": 1,
+    "tables": 3,
     "card": 0,
     "faces": 0,
     "labels": 0,

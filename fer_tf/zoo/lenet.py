@@ -9,7 +9,7 @@ import keras
 from keras import layers
 
 
-def build(*, emotions: int, image_size: int, weights: None = None, filters=(32, 64, 120), dense=84, dropout=0.4):
+def build(*, emotions: int, image_size: int, weights: None = None, filters=(32, 64, 120), dense=84, dropout=0.3):
     """Return LeNet: RGB 0..255 (n, image_size, image_size, 3) -> logits (n, emotions)."""
     if weights is not None:
         raise ValueError(f"lenet has no pretrained weights; leave `weights` empty (got {weights!r})")
@@ -28,8 +28,9 @@ def build(*, emotions: int, image_size: int, weights: None = None, filters=(32, 
 
     # --- head ---
     x = layers.Flatten(name="head_flatten")(x)
-    x = layers.Dropout(dropout, name="head_dropout_1")(x)
-    x = layers.Dense(dense, activation="relu", name="head_dense")(x)
-    x = layers.Dropout(dropout, name="head_dropout_2")(x)
+    x = layers.Dense(dense, use_bias=False, name="head_dense")(x)
+    x = layers.BatchNormalization(momentum=0.9, name="head_norm")(x)
+    x = layers.ReLU(name="head_relu")(x)
+    x = layers.Dropout(dropout, name="head_dropout")(x)
     logits = layers.Dense(emotions, name="head_logits")(x)
     return keras.Model(crops, logits, name="lenet")

@@ -47,7 +47,9 @@ def _pretrained(weights: str, image_size: int) -> keras.Model:
         return keras.applications.MobileNetV2(input_shape=shape, include_top=False, weights="imagenet")
     path = paths.ROOT / weights  # an absolute path stays itself
     if not path.is_file():
-        raise FileNotFoundError(f"no weights at {path}: expected 'imagenet', a .weights.h5 without top or a .keras file")
+        raise FileNotFoundError(
+            f"no weights at {path}: expected 'imagenet', a .weights.h5 without top or a .keras file"
+        )
     if path.suffix == ".keras":
         return keras.saving.load_model(path, compile=False)
     backbone = keras.applications.MobileNetV2(input_shape=shape, include_top=False, weights=None)

@@ -1,0 +1,73 @@
+"""The command line's tables: plain values in, a `rich` table out."""
+
+from rich.table import Table
+
+from fer_tf.card import ModelCard
+from fer_tf.zoo import ARCHITECTURES
+
+
+def metrics(judged: dict, *, title: str) -> Table:
+    """Return one line per set of rows, from reports or from a card: accuracy, macro-F1, intervals, calibration."""
+    table = Table("rows", "n", "accuracy", "95 % interval", "macro-F1", "95 % interval", "NLL", "ECE", title=title)
+    for name, row in judged.items():
+        cells = [f"{row['n']:,}"]
+        for figure in ("accuracy", "macro_f1"):
+            low, high = row[f"{figure}_interval"]
+            cells += [_percent(row[figure]), f"{100 * low:.2f} to {100 * high:.2f}"]
+        table.add_row(name.replace("_clean", ", clean rows"), *cells, f"{row['nll']:.3f}", f"{100 * row['ece']:.1f} %")
+    return table
+
+
+def per_emotion(shares: dict, *, title: str) -> Table:
+    """Return precision, recall and F1 of every emotion."""
+    table = Table("emotion", "precision", "recall", "F1", "rows", title=title)
+    for emotion, row in shares.items():
+        table.add_row(emotion, *(f"{100 * row[k]:.1f} %" for k in ("precision", "recall", "f1")), f"{row['support']:,}")
+    return table
+
+
+def faces(found: list[dict], *, title: str) -> Table:
+    """Return every face of a picture with its emotions, the most probable first."""
+    table = Table("face", "box, px", "score", "emotions", title=title, title_justify="left")
+    for number, face in enumerate(found, start=1):
+        shares = "  ".join(f"{emotion} {100 * share:.0f} %" for emotion, share in face["probabilities"].items())
+        table.add_row(str(number), " ".join(f"{v:.0f}" for v in face["box"]), f"{face['score']:.2f}", shares)
+    return table
+
+
+def ladder(result: dict) -> Table:
+    """Return a benchmark's rungs."""
+    host = result["host"]
+    title = f"{result['model']}, {result['detector']}, {host['cpu']}, {host['cores']} cores"
+    table = Table("backend", "rung", "frames/s", "faces/s", "model p50", "p95", "busiest stage", title=title)
+    for rung in result["rungs"]:
+        busiest, spent = max(rung["stages"].items(), key=lambda item: item[1]["share"])
+        calls = [f"{rung['latency_ms'][q]:.2f} ms" for q in ("p50", "p95")] if rung["latency_ms"] else ["-", "-"]
+        speed = f"{rung['frames_per_s']:.1f}", f"{rung['faces_per_s']:.1f}"
+        table.add_row(rung["provider"], rung["name"], *speed, *calls, f"{busiest} {100 * spent['share']:.0f} %")
+    return table
+
+
+def architectures() -> Table:
+    """Return what the zoo builds."""
+    table = Table("architecture", "default image", "source", title="architectures, for training")
+    for name, known in ARCHITECTURES.items():
+        table.add_row(name, f"{known.image_size} px", known.source)
+    return table
+
+
+def models(cards: list[ModelCard]) -> Table:
+    """Return what the cards of shipped models say."""
+    table = Table(
+        "model", "image", "trained on", "test accuracy", "macro-F1", "clean rows", "files", title="shipped models"
+    )
+    for card in cards:
+        files = "\n".join(f"{name} {about['bytes'] / 1e6:.1f} MB" for name, about in card.files.items())
+        test, clean = card.metrics["test"], card.metrics["test_clean"]
+        shares = _percent(test["accuracy"]), _percent(test["macro_f1"]), _percent(clean["accuracy"])
+        table.add_row(card.name, f"{card.image_size} px", card.data.get("name", ""), *shares, files)
+    return table
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2f} %"
