@@ -242,6 +242,7 @@ def video(
         f"{summary.frames:,} frames, {summary.faces:,} faces, {summary.seconds:.1f} s, "
         f"{summary.frames_per_s:.1f} frames/s ({engine.card.name} on {summary.provider}, {summary.detector})",
         highlight=False,
+        soft_wrap=True,
     )
     for path in filter(None, (summary.output, summary.table)):
         console.print(path, soft_wrap=True)

@@ -1,9 +1,11 @@
 """The command line's tables: plain values in, a `rich` table out."""
 
-from rich.table import Table
+from rich.table import Column, Table
 
 from fer_tf.card import ModelCard
 from fer_tf.zoo import ARCHITECTURES
+
+NBSP = "\N{NO-BREAK SPACE}"
 
 
 def metrics(judged: dict, *, title: str) -> Table:
@@ -30,7 +32,7 @@ def faces(found: list[dict], *, title: str) -> Table:
     """Return every face of a picture with its emotions, the most probable first."""
     table = Table("face", "box, px", "score", "emotions", title=title, title_justify="left")
     for number, face in enumerate(found, start=1):
-        shares = "  ".join(f"{emotion} {100 * share:.0f} %" for emotion, share in face["probabilities"].items())
+        shares = "  ".join(f"{e}{NBSP}{100 * p:.0f}{NBSP}%" for e, p in face["probabilities"].items())
         table.add_row(str(number), " ".join(f"{v:.0f}" for v in face["box"]), f"{face['score']:.2f}", shares)
     return table
 
@@ -58,14 +60,13 @@ def architectures() -> Table:
 
 def models(cards: list[ModelCard]) -> Table:
     """Return what the cards of shipped models say."""
-    table = Table(
-        "model", "image", "trained on", "test accuracy", "macro-F1", "clean rows", "files", title="shipped models"
-    )
+    columns = "size", "trained on", "test", "clean rows", "macro-F1", "files"
+    table = Table(Column("model", no_wrap=True), *columns, title="shipped models")
     for card in cards:
-        files = "\n".join(f"{name} {about['bytes'] / 1e6:.1f} MB" for name, about in card.files.items())
         test, clean = card.metrics["test"], card.metrics["test_clean"]
-        shares = _percent(test["accuracy"]), _percent(test["macro_f1"]), _percent(clean["accuracy"])
-        table.add_row(card.name, f"{card.image_size} px", card.data.get("name", ""), *shares, files)
+        shares = _percent(test["accuracy"]), _percent(clean["accuracy"]), _percent(test["macro_f1"])
+        megabytes = sum(about["bytes"] for about in card.files.values()) / 1e6
+        table.add_row(card.name, f"{card.image_size} px", card.data.get("name", ""), *shares, f"{megabytes:.1f} MB")
     return table
 
 
