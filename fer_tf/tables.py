@@ -5,8 +5,6 @@ from rich.table import Column, Table
 from fer_tf.card import ModelCard
 from fer_tf.zoo import ARCHITECTURES
 
-NBSP = "\N{NO-BREAK SPACE}"
-
 
 def metrics(judged: dict, *, title: str) -> Table:
     """Return one line per set of rows, from reports or from a card: accuracy, macro-F1, intervals, calibration."""
@@ -32,8 +30,9 @@ def faces(found: list[dict], *, title: str) -> Table:
     """Return every face of a picture with its emotions, the most probable first."""
     table = Table("face", "box, px", "score", "emotions", title=title, title_justify="left")
     for number, face in enumerate(found, start=1):
-        shares = "  ".join(f"{e}{NBSP}{100 * p:.0f}{NBSP}%" for e, p in face["probabilities"].items())
-        table.add_row(str(number), " ".join(f"{v:.0f}" for v in face["box"]), f"{face['score']:.2f}", shares)
+        bars = [f"{emotion:<9}{100 * p:>4.0f} %  {'█' * round(20 * p)}" for emotion, p in face["probabilities"].items()]
+        box = " ".join(f"{v:.0f}" for v in face["box"])
+        table.add_row(str(number), box, f"{face['score']:.2f}", "\n".join(bars), end_section=True)
     return table
 
 
