@@ -11,7 +11,10 @@ OFFLINE = """{% extends "lab/index.html.j2" %}
 {% block html_head_js_mathjax %}{% endblock %}
 {% block html_head_js_mermaidjs %}{% endblock %}
 {% block jupyter_widgets %}{% endblock %}
-{% block extra_css %}<style>main { max-width: 62rem; margin: auto } body { overflow-x: hidden }</style>{% endblock %}
+{% block extra_css %}<style>
+  main { max-width: 70rem; margin: auto } body { overflow-x: hidden } /* wide enough for 120 characters of code */
+  .jp-RenderedHTML pre { font-family: var(--jp-code-font-family); font-size: var(--jp-code-font-size) }
+</style>{% endblock %}
 """
 
 INDEX = """<!doctype html>

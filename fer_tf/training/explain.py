@@ -27,20 +27,23 @@ def grad_cam(engine: KerasEngine, crops: np.ndarray, *, emotion=None, layer=None
     if len(shape) != 4:
         raise ValueError(f"Grad-CAM needs a layer with a spatial map (n, h, w, c); {layer!r} gives {tuple(shape)}")
     probe = keras.Model(engine.model.inputs, [engine.model.get_layer(layer).output, engine.model.output])
-    chosen = engine.logits(crops).argmax(axis=1) if emotion is None else np.broadcast_to(emotion, len(crops))
-    starts = range(0, len(crops), batch_size)
-    maps = [_grad_cam(probe, crops[i : i + batch_size], chosen[i : i + batch_size]) for i in starts]
+    chosen = None if emotion is None else np.broadcast_to(emotion, len(crops))
+    maps = []
+    for start in range(0, len(crops), batch_size):
+        rows = slice(start, start + batch_size)
+        maps.append(_grad_cam(probe, crops[rows], None if chosen is None else chosen[rows]))
     return np.concatenate(maps) if maps else np.empty(crops.shape[:3], np.float32)
 
 
-def _grad_cam(probe: keras.Model, crops: np.ndarray, emotion: np.ndarray) -> np.ndarray:
+def _grad_cam(probe: keras.Model, crops: np.ndarray, emotion: np.ndarray | None) -> np.ndarray:
     import tensorflow as tf
 
     with tf.GradientTape() as tape:
         images = tf.constant(crops, tf.float32)
         tape.watch(images)  # so that a frozen backbone is recorded too
         features, logits = probe(images, training=False)  # (n, h, w, c), (n, emotions)
-        evidence = tf.gather(logits, emotion, batch_dims=1)  # (n,)
+        chosen = tf.argmax(logits, axis=1) if emotion is None else emotion
+        evidence = tf.gather(logits, chosen, batch_dims=1)  # (n,)
     weights = tf.reduce_mean(tape.gradient(evidence, features), axis=(1, 2), keepdims=True)  # (n, 1, 1, c)
     maps = tf.nn.relu(tf.reduce_sum(weights * features, axis=-1, keepdims=True))  # (n, h, w, 1)
     maps = tf.image.resize(maps, crops.shape[1:3])[..., 0]

@@ -34,7 +34,7 @@ class KerasEngine:
             )
         if not len(crops):
             return np.empty((0, len(self.card.emotions)), np.float32)
-        return self.model.predict(crops, batch_size=len(crops), verbose=0)
+        return self.model.predict(crops, batch_size=64, verbose=0)
 
 
 def load_keras(path: Path) -> KerasEngine:

@@ -23,7 +23,7 @@ class Architecture:
 
 
 ARCHITECTURES = {
-    "lenet": Architecture(image_size=48, saliency_layer="conv_3", source="LeCun et al. 1998, widened"),
+    "lenet": Architecture(image_size=48, saliency_layer="relu_3", source="LeCun et al. 1998, widened"),
     "mobilenet_v2": Architecture(image_size=96, saliency_layer="out_relu", source="Sandler et al. 2018"),
 }
 
