@@ -13,7 +13,7 @@ OFFLINE = """{% extends "lab/index.html.j2" %}
 {% block jupyter_widgets %}{% endblock %}
 {% block extra_css %}<style>
   main { max-width: 70rem; margin: auto } body { overflow-x: hidden } /* wide enough for 120 characters of code */
-  .jp-RenderedHTML pre { font-family: var(--jp-code-font-family); font-size: var(--jp-code-font-size) }
+  .jp-OutputArea-output.jp-RenderedHTML pre { font-family: var(--jp-code-font-family); font-size: var(--jp-code-font-size) }
 </style>{% endblock %}
 """
 

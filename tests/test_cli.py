@@ -101,7 +101,7 @@ def damaged(tmp_path: Path) -> None:
         (["image", "good.png", "--model", "cut.onnx"], "no ONNX model that can be read"),
         (["image", "good.png", "--backend", "TensorrtExecutionProvider"], "is not available"),
         (["video", "none.mp4", "--output", "o.mp4"], "no clip at none.mp4"),
-        (["video", "text.jpg", "--output", "o.avi"], "o.avi"),
+        (["video", "text.jpg", "--output", "o.mp4"], "text.jpg cannot be decoded"),
         (["evaluate", "lenet", "--dataset", "none"], "no data set 'none'"),
         (["evaluate", "lenet", "--dataset", "bad.csv"], "bad.csv"),
         (["evaluate", "lenet", "--dataset", "empty"], "empty"),
