@@ -13,7 +13,9 @@ OFFLINE = """{% extends "lab/index.html.j2" %}
 {% block jupyter_widgets %}{% endblock %}
 {% block extra_css %}<style>
   main { max-width: 70rem; margin: auto } body { overflow-x: hidden } /* wide enough for 120 characters of code */
-  .jp-OutputArea-output.jp-RenderedHTML pre { font-family: var(--jp-code-font-family); font-size: var(--jp-code-font-size) }
+  .jp-OutputArea-output.jp-RenderedHTML pre {
+    font-family: var(--jp-code-font-family); font-size: var(--jp-code-font-size)
+  }
 </style>{% endblock %}
 """
 
@@ -104,6 +106,7 @@ def write_notebook(executed: Path, target: Path) -> None:
         extra_loaders=[DictLoader({"offline.html.j2": OFFLINE})],
         template_file="offline.html.j2",
     )
+    exporter.log.setLevel("ERROR")  # it warns that figures lack alternative text
     html, _ = exporter.from_filename(str(executed))
     target.write_text(re.sub(r'href="([^":/]+)\.ipynb(?=["#])', r'href="\1.html', html), encoding="utf-8")
 

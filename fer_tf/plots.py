@@ -196,6 +196,18 @@ def reliability(p: np.ndarray, labels: np.ndarray, *, bins: int = 15, ax: Axes |
     return ax
 
 
+def learning_curves(histories: Mapping[str, pd.DataFrame], *, ax: Axes | None = None) -> Axes:
+    """Draw accuracy on valid against the seconds of training so far: run's name -> its history.csv, any number."""
+    ax = _axes(ax, 8, 3.8)
+    for number, (name, frame) in enumerate(histories.items()):
+        colour = SERIES[number % len(SERIES)]
+        ax.plot(frame["seconds"].cumsum(), frame["valid_accuracy"], "o-", color=colour, markersize=4, label=name)
+    ax.set(title="Accuracy on valid after each epoch", xlabel="training, s", ylabel="accuracy", xlim=(0, None))
+    _percent(ax.yaxis)
+    _legend(ax)
+    return ax
+
+
 def compare_models(frame: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     """Draw accuracies with their 95 % intervals, best on top: columns `model`, `accuracy`, `low`, `high`."""
     frame = frame.sort_values("accuracy")

@@ -21,6 +21,7 @@ HISTORY = pd.DataFrame(
         "epoch": range(1, 6),
         "phase": ["head", "head", "fine", "fine", "fine"],
         "improved": [True, True, False, True, False],
+        "seconds": 2.0,
     }
     | {
         f"{split}{name}": np.linspace(0.2, 0.6, 5)
@@ -50,6 +51,7 @@ ON_ONE = {  # figures on one Axes
     "per_emotion": lambda ax=None: plots.per_emotion(SHARES, ax=ax),
     "reliability": lambda ax=None: plots.reliability(P, TRUE, ax=ax),
     "compare_models": lambda ax=None: plots.compare_models(MODELS, ax=ax),
+    "learning_curves": lambda ax=None: plots.learning_curves({"lenet": HISTORY, "vgg": HISTORY[:3]}, ax=ax),
     "ladder": lambda ax=None: plots.ladder(RUNGS, ax=ax),
     "timeline": lambda ax=None: plots.timeline(TIMES, ax=ax),
 }
@@ -115,6 +117,14 @@ def test_confusion_shows_row_shares_and_counts_and_an_empty_row_as_zero():
 def test_reliability_names_the_same_ece_as_the_evaluation():
     ece = expected_calibration_error(P, TRUE)
     assert f"ECE {ece:.1%}" in plots.reliability(P, TRUE).get_title(loc="left")
+
+
+def test_learning_curves_run_over_the_seconds_so_far():
+    (line,) = plots.learning_curves({"lenet": HISTORY}).lines
+    assert (
+        line.get_xdata().tolist() == [2, 4, 6, 8, 10]
+        and line.get_ydata().tolist() == HISTORY["valid_accuracy"].tolist()
+    )
 
 
 def test_history_marks_the_best_epoch_and_shades_the_head_phase():

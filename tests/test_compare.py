@@ -1,0 +1,140 @@
+"""Runs are compared from their folders alone: on the same data or not at all, and with the right p."""
+
+import json
+import subprocess
+import sys
+import zipfile
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from fer_tf.card import ModelCard
+from fer_tf.labels import FER2013
+from fer_tf.training.compare import holm, paired_tests, read_run, read_runs, summary
+from fer_tf.training.evaluate import report
+
+LABELS = np.arange(70) % 7
+
+
+def logits_with(wrong) -> np.ndarray:
+    """Logits that name every label rightly but those of these rows."""
+    named = LABELS.copy()
+    named[list(wrong)] = (named[list(wrong)] + 1) % 7
+    return 4 * np.eye(7, dtype=np.float32)[named]
+
+
+def write_run(folder, *, wrong=(), fingerprint="aa", emotions=FER2013):
+    """A finished run's papers, as `fit` leaves them."""
+    folder.mkdir(parents=True)
+    logits = logits_with(wrong)
+    judged = report(logits, LABELS, emotions).to_dict()
+    (folder / "metrics.json").write_text(json.dumps({"test": judged, "test_clean": judged}))
+    np.savez(folder / "predictions.npz", test_logits=logits, test_labels=LABELS, test_clean=np.ones(70, bool))
+    pd.DataFrame({"epoch": [1], "improved": [True]}).to_csv(folder / "history.csv", index=False)
+    data = {"name": "drawn", "fingerprint": fingerprint}
+    card = ModelCard(name=folder.name, architecture="lenet", emotions=emotions, image_size=48, data=data)
+    card.save(folder / "card.json")
+    return folder
+
+
+def test_reads_the_finished_runs_of_a_folder_in_name_order(tmp_path):
+    for name in ("b", "a"):
+        write_run(tmp_path / name, wrong=[0])
+    (tmp_path / "report").mkdir()
+    runs = read_runs(tmp_path)
+    assert [run.name for run in runs] == ["a", "b"]
+    assert runs[0].metrics["test"]["accuracy"] == pytest.approx(69 / 70)
+    assert runs[0].hits("test").sum() == 69 and runs[0].parameters is None
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [({"fingerprint": "bb"}, "a: drawn aa; b: drawn bb"), ({"emotions": FER2013[::-1]}, "do not share their emotions")],
+)
+def test_runs_on_other_data_are_not_compared(tmp_path, other, message):
+    write_run(tmp_path / "a")
+    write_run(tmp_path / "b", **other)
+    with pytest.raises(ValueError, match=message):
+        read_runs(tmp_path)
+
+
+def test_no_run_names_the_notebooks_that_make_one(tmp_path):
+    with pytest.raises(FileNotFoundError, match="02_lenet or 03_mobilenet_v2"):
+        read_runs(tmp_path)
+
+
+def test_a_missing_and_a_damaged_file_are_named(tmp_path):
+    folder = write_run(tmp_path / "a")
+    content = (folder / "predictions.npz").read_bytes()
+    (folder / "predictions.npz").write_bytes(content[: len(content) // 2])
+    with pytest.raises(ValueError, match="damaged"):
+        read_run(folder)
+    (folder / "predictions.npz").unlink()
+    with pytest.raises(FileNotFoundError, match=r"no predictions\.npz"):
+        read_run(folder)
+
+
+def test_counts_the_numbers_of_a_saved_network_but_not_its_random_states(tmp_path):
+    h5py = pytest.importorskip("h5py")
+    folder = write_run(tmp_path / "a")
+    with h5py.File(tmp_path / "weights.h5", "w") as weights:
+        weights["layers/dense/vars/0"] = np.zeros((3, 4), np.float32)
+        weights["layers/dense/vars/1"] = np.zeros(4, np.float32)
+        weights["layers/dropout/seed_generator/vars/0"] = np.zeros(2, np.uint32)
+    with zipfile.ZipFile(folder / "model.keras", "w") as archive:
+        archive.write(tmp_path / "weights.h5", "model.weights.h5")
+    assert read_run(folder).parameters == 16
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "p", "says"),
+    [
+        (range(0), range(8), 2 * 0.5**8, "a leads by 11.4 points, and that is more than chance"),
+        (range(8), range(0), 2 * 0.5**8, "b leads by 11.4 points, and that is more than chance"),
+        ([0], [1, 2], 1.0, "a leads by 1.4 points, but chance alone"),
+        ([0], [1], 1.0, "no difference in accuracy"),
+        ([5], [5], 1.0, "no difference in accuracy"),
+    ],
+)
+def test_mcnemar_counts_the_rows_that_one_alone_got_right(tmp_path, first, second, p, says):
+    for name, wrong in (("a", first), ("b", second)):
+        write_run(tmp_path / name, wrong=wrong)
+    (test,) = paired_tests(read_runs(tmp_path))
+    shared = set(first) & set(second)
+    assert (test.only_first, test.only_second) == (len(set(second) - shared), len(set(first) - shared))
+    assert test.both + test.only_first + test.only_second + test.neither == test.n == 70
+    assert test.p == pytest.approx(p) and test.p_holm == pytest.approx(p)
+    assert says in test.sentence
+
+
+def test_several_tests_are_held_against_each_other(tmp_path):
+    for name, wrong in (("a", range(0)), ("b", range(8)), ("c", range(9))):
+        write_run(tmp_path / name, wrong=wrong)
+    tests = paired_tests(read_runs(tmp_path))
+    assert [(test.first, test.second) for test in tests] == [("a", "b"), ("a", "c"), ("b", "c")]
+    assert [test.p_holm for test in tests] == pytest.approx([2 * 2 * 0.5**8, 3 * 2 * 0.5**9, 1.0])
+
+
+def test_one_run_has_nothing_to_be_paired_with(tmp_path):
+    write_run(tmp_path / "a")
+    assert paired_tests(read_runs(tmp_path)) == []
+
+
+@pytest.mark.parametrize(
+    ("p", "adjusted"),
+    [([], []), ([0.03], [0.03]), ([0.04, 0.01, 0.03], [0.06, 0.03, 0.06]), ([0.9, 0.8], [1.0, 1.0])],
+)
+def test_holm(p, adjusted):
+    assert holm(p) == pytest.approx(adjusted)
+
+
+def test_summary_is_in_percent_with_n():
+    row = summary(report(logits_with([0]), LABELS, FER2013).to_dict())
+    assert row["accuracy %"] == "98.6" and row["n"] == "70"
+    assert row["95% interval"] == "92.3 – 99.7"
+
+
+def test_comparing_needs_no_tensorflow():
+    code = "import sys, fer_tf.training.compare; sys.exit('tensorflow' in sys.modules or 'keras' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
