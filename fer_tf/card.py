@@ -44,6 +44,8 @@ class ModelCard:
 
     def __post_init__(self):
         for name in ("emotions", "value_range", "notices"):  # JSON knows lists only
+            if not isinstance(getattr(self, name), (list, tuple)):
+                raise ValueError(f"{name} must be a list, got {getattr(self, name)!r}")
             object.__setattr__(self, name, tuple(getattr(self, name)))
         if len(self.emotions) < 2 or len(set(self.emotions)) != len(self.emotions):
             raise ValueError(f"a card needs at least two different emotions, got {self.emotions}")
@@ -77,7 +79,10 @@ class ModelCard:
         return cls(**values)
 
     def save(self, path: Path) -> None:
-        path.write_text(self.to_json() + "\n", encoding="utf-8")
+        """Write JSON, whole or not at all."""
+        temporary = path.with_name(path.name + ".tmp")
+        temporary.write_text(self.to_json() + "\n", encoding="utf-8")
+        temporary.replace(path)
 
     @classmethod
     def load(cls, path: Path) -> "ModelCard":

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import signal
 import sys
 from contextlib import contextmanager, nullcontext
 from enum import StrEnum
@@ -34,7 +35,8 @@ class DetectorName(StrEnum):
 
 Model = Annotated[str, typer.Option(help="A shipped model's name, a run folder, an .onnx or a .keras file.")]
 Backend = Annotated[
-    str, typer.Option(help="openvino-provider, cpu, openvino, or any ONNX Runtime provider by its own name.")
+    str | None,
+    typer.Option(help="openvino-provider (default), cpu, openvino, or any ONNX Runtime provider by its name."),
 ]
 DetectorOption = Annotated[DetectorName, typer.Option(help="full: the picture already is one face.")]
 Dataset = Annotated[str, typer.Option(help="drawn, fer2013, ferplus, or the path of a CSV or a folder.")]
@@ -45,6 +47,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs to
 def main() -> None:
     """Run the command line; a known error becomes one sentence and exit code 1, `--debug` shows where it came from."""
     debug = "--debug" in sys.argv
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # files are closed as on Ctrl-C
     try:
         app([argument for argument in sys.argv[1:] if argument != "--debug"])
     except KeyboardInterrupt:
@@ -112,10 +115,13 @@ def train(
     chosen = with_texts(find_recipe(recipe), change)
     given = {"dataset": dataset, "labels": labels}
     chosen = chosen.with_(**{name: value for name, value in given.items() if value})
+    from fer_tf.data.fer2013 import SIZE as FER2013_SIZE
     from fer_tf.data.readers import load
     from fer_tf.training.fit import build_model, fit
+    from fer_tf.zoo import architecture
 
-    data = load(chosen.dataset, labels=chosen.labels, limit=limit)
+    size = max(chosen.image_size or architecture(chosen.architecture).image_size, FER2013_SIZE)
+    data = load(chosen.dataset, labels=chosen.labels, image_size=size, seed=chosen.seed, limit=limit)
     console.print(data.audit.summary(), highlight=False)
     folder = run_dir or paths.RUNS / Path(recipe).stem
     model = build_model(chosen, emotions=len(data.emotions))
@@ -132,21 +138,24 @@ def evaluate(
     model: Annotated[str, typer.Argument(help="A shipped model's name, a run folder, an .onnx or a .keras file.")],
     dataset: Dataset = "drawn",
     labels: Annotated[str, typer.Option(help="Whose labels a CSV gets: fer2013, ferplus-majority, ...")] = "auto",
-    backend: Backend = "openvino-provider",
+    backend: Backend = None,
     limit: Limit = None,
     as_json: AsJson = False,
 ) -> None:
     """Judge a model on valid, test and the rows of each that repeat nothing of an earlier split."""
+    from fer_tf.data.fer2013 import SIZE as FER2013_SIZE
     from fer_tf.data.readers import load
     from fer_tf.training.evaluate import predict, report
 
-    engine, data, reports = _engine(model, backend), load(dataset, labels=labels, limit=limit), {}
+    engine, reports = _engine(model, backend), {}
+    data = load(dataset, labels=labels, image_size=max(engine.card.image_size, FER2013_SIZE), limit=limit)
     for name in ("valid", "test"):
         faces, clean = getattr(data, name), data.audit.clean[name]
         with _bar(name, unit="faces", total=len(faces), transient=True) as advance:
             logits = predict(engine, faces, on_batch=advance)
         reports[name] = report(logits, faces.labels, faces.emotions)
-        reports[f"{name}, clean rows"] = report(logits[clean], faces.labels[clean], faces.emotions)
+        if clean.any():
+            reports[f"{name}_clean"] = report(logits[clean], faces.labels[clean], faces.emotions)
     if as_json:
         about = {"model": engine.card.name, "dataset": data.name, "fingerprint": data.fingerprint}
         about |= {"backend": engine.backend, "provider": engine.provider}
@@ -178,7 +187,7 @@ def image(
     files: Annotated[list[Path], typer.Argument(help="Pictures.")],
     model: Model = "mobilenet_v2",
     detector: DetectorOption = DetectorName.haar,
-    backend: Backend = "openvino-provider",
+    backend: Backend = None,
     output: Annotated[Path | None, typer.Option(help="A folder for annotated copies (PNG).")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -188,6 +197,9 @@ def image(
     from fer_tf.inference.detect import load_detector
     from fer_tf.inference.video import infer_image
 
+    targets = {path: output / f"{path.stem}.png" for path in files} if output else {}
+    if len(set(targets.values())) < len(targets) or any(p.resolve() == t.resolve() for p, t in targets.items()):
+        raise ValueError("two pictures, or a picture and its copy, would have one name: give another --output folder")
     engine, found = _engine(model, backend), {}
     finder = load_detector(detector.value)
     for path in files:
@@ -195,7 +207,7 @@ def image(
         found[str(path)] = [_face(faces, i, engine.card.emotions) for i in range(len(faces))]
         if output:
             output.mkdir(parents=True, exist_ok=True)
-            write_image(output / f"{path.stem}.png", draw(faces, engine.card.emotions))
+            write_image(targets[path], draw(faces, engine.card.emotions))
     if as_json:
         typer.echo(json.dumps({"model": engine.card.name, "images": found}))
         return
@@ -213,7 +225,7 @@ def video(
     table: Annotated[Path | None, typer.Option(help="Every face of every frame: .csv, .parquet or .jsonl.")] = None,
     model: Model = "mobilenet_v2",
     detector: DetectorOption = DetectorName.haar,
-    backend: Backend = "openvino-provider",
+    backend: Backend = None,
     batch: Annotated[int | None, typer.Option(help="Faces to gather before the model runs; 8, a camera 1.")] = None,
     threads: Annotated[int | None, typer.Option(help="Cores the model may use.")] = None,
     show: Annotated[bool, typer.Option("--show", help="Show the frames in a window; q closes it.")] = False,
@@ -253,7 +265,9 @@ def bench(
     clip: Annotated[
         Path | None, typer.Argument(help="A clip; a drawn one of 640x480 with one face if left out.")
     ] = None,
-    model: Model = "mobilenet_v2",
+    model: Annotated[
+        str, typer.Option(help="A shipped model, a folder with model.onnx or an .onnx file.")
+    ] = "mobilenet_v2",
     detector: DetectorOption = DetectorName.haar,
     backend: Annotated[list[str], typer.Option(help="Only this backend. Repeatable.")] = (),
     batch: Annotated[int, typer.Option(help="Faces per batch on the batched rungs.")] = 8,
@@ -317,16 +331,18 @@ def suite(
     console.print(f"the suite's page: {result.index}", soft_wrap=True)
 
 
-def _engine(model: str, backend: str, threads: int | None = None):
+def _engine(model: str, backend: str | None, threads: int | None = None):
     """Load whatever the user named: a `.keras` file or a run without ONNX through Keras, all else as ONNX."""
     path = Path(model)
     if path.suffix == ".keras" or ((path / "model.keras").is_file() and not (path / "model.onnx").is_file()):
+        if backend or threads:
+            raise ValueError(f"{model} runs in Keras, which takes no --backend or --threads: `fer-tf export` it first")
         from fer_tf.training.keras_engine import load_keras
 
         return load_keras(path)
     from fer_tf.inference.engine import load_engine
 
-    return load_engine(model, backend=backend, threads=threads)
+    return load_engine(model, backend=backend or "openvino-provider", threads=threads)
 
 
 def _face(faces, i: int, emotions: tuple[str, ...]) -> dict:

@@ -1,5 +1,6 @@
 """The command line's tables: plain values in, a `rich` table out."""
 
+from rich.box import SIMPLE
 from rich.table import Column, Table
 
 from fer_tf.card import ModelCard
@@ -8,13 +9,18 @@ from fer_tf.zoo import ARCHITECTURES
 
 def metrics(judged: dict, *, title: str) -> Table:
     """Return one line per set of rows, from reports or from a card: accuracy, macro-F1, intervals, calibration."""
-    table = Table("rows", "n", "accuracy", "95 % interval", "macro-F1", "95 % interval", "NLL", "ECE", title=title)
+    columns = [
+        Column(name, no_wrap=True) for name in ("rows", "n", "accuracy", "interval", "macro-F1", "interval", "NLL")
+    ]
+    table = Table(
+        *columns, Column("ECE", no_wrap=True), title=title, box=SIMPLE, padding=(0, 1, 0, 0)
+    )  # fits 80 columns
     for name, row in judged.items():
         cells = [f"{row['n']:,}"]
         for figure in ("accuracy", "macro_f1"):
             low, high = row[f"{figure}_interval"]
-            cells += [_percent(row[figure]), f"{100 * low:.2f} to {100 * high:.2f}"]
-        table.add_row(name.replace("_clean", ", clean rows"), *cells, f"{row['nll']:.3f}", f"{100 * row['ece']:.1f} %")
+            cells += [_percent(row[figure]), f"{100 * low:.1f}-{100 * high:.1f}"]
+        table.add_row(name.replace("_clean", ", clean"), *cells, f"{row['nll']:.3f}", f"{100 * row['ece']:.1f} %")
     return table
 
 
@@ -62,8 +68,12 @@ def models(cards: list[ModelCard]) -> Table:
     columns = "size", "trained on", "test", "clean rows", "macro-F1", "files"
     table = Table(Column("model", no_wrap=True), *columns, title="shipped models")
     for card in cards:
-        test, clean = card.metrics["test"], card.metrics["test_clean"]
-        shares = _percent(test["accuracy"]), _percent(clean["accuracy"]), _percent(test["macro_f1"])
+        test, clean = card.metrics["test"], card.metrics.get("test_clean")
+        shares = (
+            _percent(test["accuracy"]),
+            _percent(clean["accuracy"]) if clean else "none",
+            _percent(test["macro_f1"]),
+        )
         megabytes = sum(about["bytes"] for about in card.files.values()) / 1e6
         table.add_row(card.name, f"{card.image_size} px", card.data.get("name", ""), *shares, f"{megabytes:.1f} MB")
     return table

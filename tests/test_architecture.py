@@ -27,6 +27,11 @@ HEAVY = {"tensorflow", "keras", "torch", "jax", "transformers", "tf2onnx"}
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 
+def test_every_room_has_a_floor():
+    rooms = {path.relative_to(PACKAGE).parts[0].removesuffix(".py") for path in FILES} - {"__init__"}
+    assert rooms == set(FLOORS)
+
+
 def wing(module: str) -> str:
     return module.split(".")[1] if "." in module else ""
 

@@ -91,3 +91,12 @@ def test_the_facts_of_fer2013(fer2013_csv):
     assert found.clean["test"].sum() == 3_275
     assert found.conflicting == 57
     assert found.blank == 12
+
+
+def test_a_limited_load_keeps_what_the_whole_data_set_says_of_its_rows(fer2013_csv):
+    whole, part = load("fer2013"), load("fer2013", limit=700)
+    for split in ("valid", "test"):
+        faces, mask = getattr(whole, split), whole.audit.clean[split]
+        expected = dict(zip(faces.ids.tolist(), mask.tolist(), strict=True))
+        rows = getattr(part, split).ids.tolist()
+        assert part.audit.clean[split].tolist() == [expected[row] for row in rows] and len(rows) == 700

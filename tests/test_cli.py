@@ -10,6 +10,7 @@ from fer_tf import paths
 from fer_tf.data.drawn import draw_clip, draw_faces
 from fer_tf.data.images import write_image
 
+KERAS = str(paths.MODELS / "lenet" / "model.keras")
 FER_TF = Path(sys.executable).with_name("fer-tf")
 
 
@@ -73,7 +74,7 @@ def test_train_evaluate_export_are_one_chain(tmp_path):
         done = run("evaluate", model, "--limit", "70", "--json", cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         reports = json.loads(done.stdout)["reports"]
-        assert set(reports) == {"valid", "valid, clean rows", "test", "test, clean rows"} and reports["test"]["n"] == 70
+        assert set(reports) == {"valid", "valid_clean", "test", "test_clean"} and reports["test"]["n"] == 70
 
 
 def test_models_lists_what_is_shipped():
@@ -97,9 +98,11 @@ def damaged(tmp_path: Path) -> None:
     [
         (["image", "none.png"], "no image at none.png"),
         (["image", "text.jpg"], "text.jpg is no picture"),
+        (["image", "good.png", "--output", "."], "would have one name"),
         (["image", "good.png", "--model", "none"], "there is no model 'none'"),
         (["image", "good.png", "--model", "cut.onnx"], "no ONNX model that can be read"),
         (["image", "good.png", "--backend", "TensorrtExecutionProvider"], "is not available"),
+        (["image", "good.png", "--model", KERAS, "--backend", "cpu"], "takes no --backend"),
         (["video", "none.mp4", "--output", "o.mp4"], "no clip at none.mp4"),
         (["video", "text.jpg", "--output", "o.mp4"], "text.jpg cannot be decoded"),
         (["evaluate", "lenet", "--dataset", "none"], "no data set 'none'"),

@@ -16,6 +16,7 @@ from fer_tf.training.batches import Batches, balanced_weights
 from fer_tf.training.keras_engine import load_keras
 from fer_tf.training.recipe import Augmentation, Recipe
 from fer_tf.training.run import Progress
+from fer_tf.zoo import ARCHITECTURES
 
 STILL = Augmentation(flip=False, shift=0.0, rotate=0.0)
 RECIPE = Recipe(
@@ -193,7 +194,7 @@ def test_the_plateau_schedule_drops_after_its_patience():
     ],
 )
 def test_schedules(optimizer, schedule, rates):
-    recipe = Recipe(learning_rate=0.1, optimizer=optimizer).with_(**schedule)
+    recipe = Recipe(learning_rate=0.1, optimizer=optimizer, weight_decay=0.0).with_(**schedule)
     made = fit._optimizer(recipe, phase="fine", steps=10)
     for epoch, expected in enumerate(rates):
         made.iterations.assign(10 * epoch)
@@ -259,7 +260,7 @@ def test_distributions_as_targets_and_balanced_weights(tiny):
 
 
 @pytest.mark.parametrize("backend", ["jax", "torch"])
-@pytest.mark.parametrize("architecture", ["lenet", "mobilenet_v2"])
+@pytest.mark.parametrize("architecture", list(ARCHITECTURES))
 def test_other_backends_train_and_tensorflow_loads(backend, architecture, tiny, tmp_path):
     if not find_spec(backend):
         pytest.skip(f"{backend} is not installed, so KERAS_BACKEND={backend} is not tried")

@@ -43,6 +43,7 @@ def test_a_wrong_choice_is_refused(changes, message):
     [
         ("r.toml", "epochs = ", "r.toml"),
         ("r.json", "{", "r.json"),
+        ("r.json", "3", "table of choices"),
         ("r.yaml", "", ".toml or .json"),
         ("r.toml", "a = 1", "'a'"),
     ],

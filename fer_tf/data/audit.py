@@ -18,7 +18,8 @@ class Audit:
     conflicting  different images that carry more than one label
     blank        rows whose image is one colour all over
     clean        split -> bool (n,): rows whose image is in no earlier split (train, valid, test in this order). Clean
-                 test rows repeat nothing that was trained on or selected on; copies within test stay in.
+                 test rows repeat nothing that was trained on or selected on; copies within test stay in. Splits that
+                 `load(limit=...)` cut down keep what the whole data set says of their rows.
     """
 
     name: str
@@ -93,5 +94,5 @@ def audit(splits: Splits) -> Audit:
         copies=copies,
         conflicting=int((labels_of_image > 1).sum()),
         blank=sum(int((part.images == part.images[:, :1, :1]).all(axis=(1, 2, 3)).sum()) for part in faces.values()),
-        clean=clean,
+        clean=splits.clean or clean,
     )

@@ -73,6 +73,7 @@ class Splits:
 
     name   "drawn", "fer2013", a folder's name ...
     terms  licence or terms of use, for the model card
+    clean  split -> bool (n,): what `audit` found in the whole data set of which these splits are a part, or None
     """
 
     train: LabelledFaces
@@ -80,6 +81,7 @@ class Splits:
     test: LabelledFaces
     name: str
     terms: str
+    clean: dict | None = None
 
     def __post_init__(self):
         for split, faces in self.items():

@@ -52,12 +52,14 @@ def load(
     elif dataset == "drawn":
         from fer_tf.data import drawn
 
-        splits = drawn.splits(size=image_size, seed=seed, **drawn_options)
+        splits = drawn.splits(size=min(image_size, drawn.SIZES[1]), seed=seed, **drawn_options)
     else:
         splits = _folder_splits(Path(dataset), image_size, seed)
     if limit is None:
         return splits
-    return replace(splits, **{s: faces.take(sample(faces.labels, limit, seed=seed)) for s, faces in splits.items()})
+    rows = {split: sample(faces.labels, limit, seed=seed) for split, faces in splits.items()}
+    clean = {split: splits.audit.clean[split][picked] for split, picked in rows.items()}
+    return replace(splits, **{split: faces.take(rows[split]) for split, faces in splits.items()}, clean=clean)
 
 
 def _find_csv(dataset: str | Path, data_dir: Path) -> Path | None:

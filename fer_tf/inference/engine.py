@@ -45,7 +45,12 @@ class Engine:
 
     def logits(self, crops: np.ndarray) -> np.ndarray:
         """Return float32 (n, emotions) for RGB crops uint8 (n, size, size, 3)."""
-        return self.run(crops)["logits"]
+        logits = self.run(crops)["logits"]
+        if not np.isfinite(logits).all():
+            raise ValueError(
+                f"{self.card.name} gives logits that are not finite: its weights are damaged, export it anew"
+            )
+        return logits
 
 
 class _Loaded(NamedTuple):
@@ -133,9 +138,10 @@ def _onnxruntime(path: Path, backend: str, threads: int | None) -> _Loaded:
     session_options = onnxruntime.SessionOptions()
     session_options.log_severity_level = 4  # what goes wrong is raised
     provider_options = {}
-    if backend == "openvino-provider":
+    if backend != "cpu" and provider != PROVIDERS["cpu"]:
         # ONNX Runtime hands nodes that a provider refuses to its CPU provider, and still lists the provider first.
         session_options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    if provider == PROVIDERS["openvino-provider"]:
         session_options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         provider_options = {"device_type": "CPU", "load_config": json.dumps({"CPU": _openvino_config(threads)})}
     elif threads:

@@ -36,6 +36,11 @@ def export(source: Path, target: Path | None = None, *, tolerance: float = TOLER
     target = target or folder / "model.onnx"
     if target.suffix != ".onnx" or not target.parent.is_dir():
         raise ValueError(f"expected a path that ends in .onnx in a folder that exists, got {target}")
+    card, card_path = engine.card, target.with_name("card.json")
+    if target.parent.resolve() != folder.resolve():
+        card = card.with_(files={})
+        if card_path.is_file() and ModelCard.load(card_path).with_(files={}) != card:
+            raise ValueError(f"{target.parent} holds the card of another model: export into a folder of its own")
     temporary = target.with_name(f"converting-{target.name}")
     try:
         _convert(engine, temporary)
@@ -48,8 +53,6 @@ def export(source: Path, target: Path | None = None, *, tolerance: float = TOLER
     finally:
         temporary.unlink(missing_ok=True)
     described = describe_file(target) | {"opset": OPSET, "parity": parity}
-    card_path = target.with_name("card.json")
-    card = ModelCard.load(card_path) if card_path.is_file() else engine.card
     card.with_(files=card.files | {target.name: described}).save(card_path)
     return Exported(path=target, opset=OPSET, parity=parity)
 

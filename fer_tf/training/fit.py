@@ -71,6 +71,7 @@ def fit(
             log(epoch_line(progress.history[-1], recipe))
     board.close()
     log(verdict(progress, recipe))
+    run.write_history(run_dir, progress.history)  # again: a kill may have come between checkpoint and history
     card = run.finish(run_dir, data, recipe)
     (run_dir / "checkpoint.npz").unlink()
     return card
@@ -148,7 +149,7 @@ def _optimizer(recipe: Recipe, *, phase: str, steps: int) -> keras.optimizers.Op
         rate = schedules.CosineDecay(start, decay, warmup_target=peak, warmup_steps=warmup)
     shared = {
         "learning_rate": rate,
-        "weight_decay": recipe.weight_decay or None,
+        "weight_decay": recipe.weight_decay,
         "global_clipnorm": recipe.gradient_clip,
     }
     if recipe.optimizer == "sgd":

@@ -115,6 +115,8 @@ class Recipe:
     @classmethod
     def from_dict(cls, values: dict) -> "Recipe":
         """Build a recipe; an unknown name raises ValueError and lists the known ones."""
+        if not isinstance(values, dict):
+            raise ValueError(f"a recipe is a table of choices, got {values!r}")
         _check_names("recipe", set(values), cls)
         values = dict(values)
         if isinstance(values.get("augmentation"), dict):

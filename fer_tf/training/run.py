@@ -8,6 +8,7 @@ import sys
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from zipfile import BadZipFile
 
 import keras
 import numpy as np
@@ -70,8 +71,11 @@ def load_progress(run_dir: Path) -> Progress:
     path = run_dir / "checkpoint.npz"
     if not path.exists():
         return Progress()
-    with np.load(path) as saved:
-        return Progress(**json.loads(str(saved["progress"])))
+    try:
+        with np.load(path) as saved:
+            return Progress(**json.loads(str(saved["progress"])))
+    except (ValueError, KeyError, BadZipFile) as error:
+        raise ValueError(f"{path} is damaged ({error}): delete {run_dir} and train again") from error
 
 
 def restore(run_dir: Path, trainer: keras.Model, *, optimizer: bool) -> None:
@@ -147,7 +151,8 @@ def finish(run_dir: Path, data: Splits, recipe: Recipe) -> ModelCard:
         predictions |= {f"{split}_logits": logits, f"{split}_labels": faces.labels, f"{split}_clean": clean[split]}
         metrics[split] = report(logits, faces.labels, faces.emotions).to_dict()
         rows = clean[split]
-        metrics[f"{split}_clean"] = report(logits[rows], faces.labels[rows], faces.emotions).to_dict()
+        if rows.any():
+            metrics[f"{split}_clean"] = report(logits[rows], faces.labels[rows], faces.emotions).to_dict()
     card = card.with_(metrics={split: headline(judged) for split, judged in metrics.items()})
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **predictions)
