@@ -47,9 +47,10 @@ class ModelCard:
             if not isinstance(getattr(self, name), (list, tuple)):
                 raise ValueError(f"{name} must be a list, got {getattr(self, name)!r}")
             object.__setattr__(self, name, tuple(getattr(self, name)))
-        if len(self.emotions) < 2 or len(set(self.emotions)) != len(self.emotions):
-            raise ValueError(f"a card needs at least two different emotions, got {self.emotions}")
-        if not isinstance(self.image_size, int) or self.image_size < 1:
+        named = all(isinstance(emotion, str) and emotion for emotion in self.emotions)
+        if not named or len(self.emotions) < 2 or len(set(self.emotions)) != len(self.emotions):
+            raise ValueError(f"a card needs at least two different emotions by name, got {self.emotions}")
+        if type(self.image_size) is not int or self.image_size < 1:
             raise ValueError(f"image_size must be a positive number of pixels, got {self.image_size!r}")
         fixed = (self.colour, self.value_range, self.layout, self.output)
         if fixed != ("RGB", (0, 255), "NHWC", "logits"):

@@ -2,18 +2,14 @@
 
 import json
 import logging
-import signal
-import sys
-from contextlib import contextmanager, nullcontext
-from enum import StrEnum
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from fer_tf import tables
+from fer_tf import tables, terminal
+from fer_tf.terminal import bar, busy, show
 
 app = typer.Typer(
     help="Facial emotion recognition: download, split, train, evaluate, export, image, video, bench, suite, models. "
@@ -23,41 +19,24 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-console = Console()
-messages = Console(stderr=True)
-
-
-class DetectorName(StrEnum):
-    haar = "haar"
-    yunet = "yunet"
-    full = "full"
-
 
 Model = Annotated[str, typer.Option(help="A shipped model's name, a run folder, an .onnx or a .keras file.")]
 Backend = Annotated[
     str | None,
     typer.Option(help="openvino-provider (default), cpu, openvino, or any ONNX Runtime provider by its name."),
 ]
-DetectorOption = Annotated[DetectorName, typer.Option(help="full: the picture already is one face.")]
+Detector = Annotated[
+    str,
+    typer.Option(help="haar; yunet (after `fer-tf download yunet`), or the path of its .onnx; full: it is one face."),
+]
 Dataset = Annotated[str, typer.Option(help="drawn, fer2013, ferplus, or the path of a CSV or a folder.")]
 Limit = Annotated[int | None, typer.Option(help="At most so many images per split.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs to read.")]
 
 
 def main() -> None:
-    """Run the command line; a known error becomes one sentence and exit code 1, `--debug` shows where it came from."""
-    debug = "--debug" in sys.argv
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # files are closed as on Ctrl-C
-    try:
-        app([argument for argument in sys.argv[1:] if argument != "--debug"])
-    except KeyboardInterrupt:
-        messages.print("stopped")
-        sys.exit(130)
-    except (ValueError, OSError, RuntimeError, ImportError) as error:
-        if debug:
-            raise
-        messages.print(f"[bold red]error:[/] {_plain(error)}", soft_wrap=True, highlight=False)
-        sys.exit(1)
+    """Run the command line."""
+    terminal.guarded(app)
 
 
 @app.callback()
@@ -72,13 +51,14 @@ def _common(
 def download(
     name: Annotated[str, typer.Argument(help="fer2013, ferplus, yunet or emotion-ferplus.")],
     target: Annotated[Path | None, typer.Option(help="Where the file goes; data/ if left out.")] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Fetch a data set or model from its public source, checksum verified, resumable."""
     from fer_tf.data.download import download
 
-    with _bar(name, unit="bytes") as advance:
+    with bar(name, unit="bytes") as advance:
         path = download(name, target=target, progress=advance)
-    console.print(f"verified: {path}", soft_wrap=True)
+    show({"path": str(path)}, f"verified: {path}", as_json=as_json)
 
 
 @app.command()
@@ -89,12 +69,15 @@ def split(
     fraction: Annotated[float, typer.Option(help="Share that goes to val_new/.")] = 0.15,
     seed: Annotated[int, typer.Option()] = 0,
     copy: Annotated[bool, typer.Option("--copy", help="Copy the files instead of linking them.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Cut a folder of images into train_new/ and val_new/, stratified, no duplicate on both sides."""
     from fer_tf.data.split import split_folder
 
-    for path, count in split_folder(folder, fraction=fraction, seed=seed, copy=copy).items():
-        console.print(f"{count:>8,} images  {path}", soft_wrap=True)
+    with bar("split", unit="images") as advance:
+        written = split_folder(folder, fraction=fraction, seed=seed, copy=copy, progress=advance)
+    lines = [f"{count:>8,} images  {path}" for path, count in written.items()]
+    show({str(path): count for path, count in written.items()}, *lines, as_json=as_json)
 
 
 @app.command()
@@ -107,6 +90,7 @@ def train(
     run_dir: Annotated[Path | None, typer.Option(help="Where the run goes; runs/<recipe> if left out.")] = None,
     change: Annotated[list[str], typer.Option("--set", help="Change a choice: --set epochs=3. Repeatable.")] = (),
     limit: Limit = None,
+    as_json: AsJson = False,
 ) -> None:
     """Train by a recipe, select on valid, report test once. The same command resumes a run that was killed."""
     from fer_tf import paths
@@ -121,16 +105,19 @@ def train(
     from fer_tf.zoo import architecture
 
     size = max(chosen.image_size or architecture(chosen.architecture).image_size, FER2013_SIZE)
-    data = load(chosen.dataset, labels=chosen.labels, image_size=size, seed=chosen.seed, limit=limit)
-    console.print(data.audit.summary(), highlight=False)
+    with busy(f"reading {chosen.dataset}"):
+        data = load(chosen.dataset, labels=chosen.labels, image_size=size, seed=chosen.seed, limit=limit)
+        tell = terminal.say if as_json else lambda line: show({}, line, as_json=False)
+        tell(data.audit.summary())
+    if not as_json:
+        show({}, tables.balance(data.audit), as_json=False)
     folder = run_dir or paths.RUNS / Path(recipe).stem
     model = build_model(chosen, emotions=len(data.emotions))
-    with _bar("epoch", unit="batches", transient=True) as advance:
-        card = fit(
-            model, data, chosen, folder, report=lambda line: console.print(line, soft_wrap=True), on_step=advance
-        )
-    console.print(tables.metrics(card.metrics, title=f"{card.name} on {data.name}"))
-    console.print(f"run folder: {folder}", soft_wrap=True)
+    with bar("epoch", unit="batches") as advance:
+        card = fit(model, data, chosen, folder, report=tell, on_step=advance)
+    table = tables.metrics(card.metrics, title=f"{card.name} on {data.name}")
+    values = {"run_dir": str(folder), "card": json.loads(card.to_json())}
+    show(values, table, f"run folder: {folder}", as_json=as_json)
 
 
 @app.command()
@@ -147,23 +134,22 @@ def evaluate(
     from fer_tf.data.readers import load
     from fer_tf.training.evaluate import predict, report
 
-    engine, reports = _engine(model, backend), {}
-    data = load(dataset, labels=labels, image_size=max(engine.card.image_size, FER2013_SIZE), limit=limit)
+    with busy("loading model and data"):
+        engine, reports = _engine(model, backend), {}
+        data = load(dataset, labels=labels, image_size=max(engine.card.image_size, FER2013_SIZE), limit=limit)
     for name in ("valid", "test"):
         faces, clean = getattr(data, name), data.audit.clean[name]
-        with _bar(name, unit="faces", total=len(faces), transient=True) as advance:
+        with bar(name, unit="faces", total=len(faces)) as advance:
             logits = predict(engine, faces, on_batch=advance)
         reports[name] = report(logits, faces.labels, faces.emotions)
         if clean.any():
             reports[f"{name}_clean"] = report(logits[clean], faces.labels[clean], faces.emotions)
-    if as_json:
-        about = {"model": engine.card.name, "dataset": data.name, "fingerprint": data.fingerprint}
-        about |= {"backend": engine.backend, "provider": engine.provider}
-        typer.echo(json.dumps(about | {"reports": {name: found.to_dict() for name, found in reports.items()}}))
-        return
     judged = {name: found.to_dict() for name, found in reports.items()}
-    console.print(tables.metrics(judged, title=f"{engine.card.name} on {data.name}, {engine.provider}"))
-    console.print(tables.per_emotion(reports["test"].per_emotion, title="test, per emotion"))
+    about = {"model": engine.card.name, "dataset": data.name, "fingerprint": data.fingerprint}
+    about |= {"backend": engine.backend, "provider": engine.provider}
+    summary = tables.metrics(judged, title=f"{engine.card.name} on {data.name}, {engine.provider}")
+    shares = tables.per_emotion(reports["test"].per_emotion, title="test, per emotion")
+    show(about | {"reports": judged}, summary, shares, as_json=as_json)
 
 
 @app.command()
@@ -172,26 +158,31 @@ def export(
     target: Annotated[
         Path | None, typer.Option(help="The .onnx file; model.onnx beside the source if left out.")
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Write ONNX with the card inside; refused if ONNX Runtime or OpenVINO disagree with Keras."""
-    from fer_tf.training.export import export
+    with busy("converting, then comparing the runtimes"):
+        from fer_tf.training.export import export
 
-    exported = export(source, target)
-    for backend, difference in exported.parity.items():
-        console.print(f"  {backend:<18} largest logit difference {difference:.1e}", highlight=False)
-    console.print(f"saved (opset {exported.opset}): {exported.path}", soft_wrap=True)
+        exported = export(source, target)
+    lines = [f"  {name:<18} largest logit difference {value:.1e}" for name, value in exported.parity.items()]
+    values = {"path": str(exported.path), "opset": exported.opset, "parity": exported.parity}
+    show(values, *lines, f"saved (opset {exported.opset}): {exported.path}", as_json=as_json)
 
 
 @app.command()
 def image(
     files: Annotated[list[Path], typer.Argument(help="Pictures.")],
     model: Model = "mobilenet_v2",
-    detector: DetectorOption = DetectorName.haar,
+    detector: Detector = "haar",
     backend: Backend = None,
     output: Annotated[Path | None, typer.Option(help="A folder for annotated copies (PNG).")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Print every face of every picture with its emotions, the most probable first."""
+    """Print every face of every picture with its emotions, the most probable first.
+
+    A picture that cannot be read is named at the end, with a failing exit; the others are not lost.
+    """
     from fer_tf.data.images import write_image
     from fer_tf.inference.annotate import draw
     from fer_tf.inference.detect import load_detector
@@ -200,22 +191,30 @@ def image(
     targets = {path: output / f"{path.stem}.png" for path in files} if output else {}
     if len(set(targets.values())) < len(targets) or any(p.resolve() == t.resolve() for p, t in targets.items()):
         raise ValueError("two pictures, or a picture and its copy, would have one name: give another --output folder")
-    engine, found = _engine(model, backend), {}
-    finder = load_detector(detector.value)
+    if output and output.exists() and not output.is_dir():
+        raise ValueError(f"--output is a folder for pictures, but {output} is a file: name another")
+    engine, found, failures = _engine(model, backend), {}, {}
+    finder = load_detector(detector)
     for path in files:
-        faces = infer_image(path, engine=engine, detector=finder)
-        found[str(path)] = [_face(faces, i, engine.card.emotions) for i in range(len(faces))]
-        if output:
-            output.mkdir(parents=True, exist_ok=True)
-            write_image(targets[path], draw(faces, engine.card.emotions))
+        try:
+            faces = infer_image(path, engine=engine, detector=finder)
+            if output:
+                output.mkdir(parents=True, exist_ok=True)
+                write_image(targets[path], draw(faces, engine.card.emotions))
+        except (ValueError, OSError) as error:
+            failures[str(path)] = error
+            continue
+        found[str(path)] = ranked = [_face(faces, i, engine.card.emotions) for i in range(len(faces))]
+        if not as_json:
+            title = f"{path}: {len(ranked)} face{'' if len(ranked) == 1 else 's'}"
+            show({}, title, *([tables.faces(ranked)] if ranked else []), as_json=False)
     if as_json:
-        typer.echo(json.dumps({"model": engine.card.name, "images": found}))
-        return
-    for path, faces in found.items():
-        count = f"{len(faces)} face{'' if len(faces) == 1 else 's'}"
-        console.print(
-            tables.faces(faces, title=f"{path}: {count}") if faces else f"{path}: {count}", soft_wrap=not faces
-        )
+        told = {path: str(error) for path, error in failures.items()}
+        show({"model": engine.card.name, "images": found, "errors": told}, as_json=True)
+    for error in failures.values():
+        terminal.complain(error)
+    if failures:
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -224,11 +223,11 @@ def video(
     output: Annotated[Path | None, typer.Option(help="The annotated clip, .mp4.")] = None,
     table: Annotated[Path | None, typer.Option(help="Every face of every frame: .csv, .parquet or .jsonl.")] = None,
     model: Model = "mobilenet_v2",
-    detector: DetectorOption = DetectorName.haar,
+    detector: Detector = "haar",
     backend: Backend = None,
     batch: Annotated[int | None, typer.Option(help="Faces to gather before the model runs; 8, a camera 1.")] = None,
     threads: Annotated[int | None, typer.Option(help="Cores the model may use.")] = None,
-    show: Annotated[bool, typer.Option("--show", help="Show the frames in a window; q closes it.")] = False,
+    watch: Annotated[bool, typer.Option("--show", help="Show the frames in a window; q closes it.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Annotate a clip or a camera: boxes, labels and probability bars; write the clip and a table."""
@@ -237,27 +236,21 @@ def video(
     from fer_tf.inference.live import live_window
     from fer_tf.inference.video import annotate_video
 
-    if not (output or table or show or as_json):
+    if not (output or table or watch or as_json):
         raise ValueError("nothing to do: give --output, --table, --show or --json")
     engine = _engine(model, backend, threads)
-    choices = {"engine": engine, "detector": load_detector(detector.value), "output": output, "table": table}
+    choices = {"engine": engine, "detector": load_detector(detector), "output": output, "table": table}
     total = None if is_camera(source) else probe(source).frames
     with (
-        _bar("video", unit="frames", total=total, transient=True) as advance,
-        live_window() if show else nullcontext() as on_frame,
+        bar("video", unit="frames", total=total) as advance,
+        live_window() if watch else nullcontext() as on_frame,
     ):
         summary = annotate_video(source, **choices, batch=batch, on_frame=on_frame, progress=advance)
-    if as_json:
-        typer.echo(json.dumps(summary.to_dict()))
-        return
-    console.print(
+    line = (
         f"{summary.frames:,} frames, {summary.faces:,} faces, {summary.seconds:.1f} s, "
-        f"{summary.frames_per_s:.1f} frames/s ({engine.card.name} on {summary.provider}, {summary.detector})",
-        highlight=False,
-        soft_wrap=True,
+        f"{summary.frames_per_s:.1f} frames/s ({engine.card.name} on {summary.provider}, {summary.detector})"
     )
-    for path in filter(None, (summary.output, summary.table)):
-        console.print(path, soft_wrap=True)
+    show(summary.to_dict(), line, *filter(None, (summary.output, summary.table)), as_json=as_json)
 
 
 @app.command()
@@ -268,7 +261,7 @@ def bench(
     model: Annotated[
         str, typer.Option(help="A shipped model, a folder with model.onnx or an .onnx file.")
     ] = "mobilenet_v2",
-    detector: DetectorOption = DetectorName.haar,
+    detector: Detector = "haar",
     backend: Annotated[list[str], typer.Option(help="Only this backend. Repeatable.")] = (),
     batch: Annotated[int, typer.Option(help="Faces per batch on the batched rungs.")] = 8,
     threads: Annotated[int | None, typer.Option(help="Cores the model may use.")] = None,
@@ -285,17 +278,14 @@ def bench(
     from fer_tf.inference.detect import load_detector
 
     choices = {"backends": backend} if backend else {}
-    choices |= {"detector": load_detector(detector.value), "batch": batch, "threads": threads, "limit": limit}
-    with TemporaryDirectory() as folder, messages.status("bench") as status:
+    choices |= {"detector": load_detector(detector), "batch": batch, "threads": threads, "limit": limit}
+    with TemporaryDirectory() as folder, busy("bench") as status:
         if clip is None:
             clip = write_video(Path(folder) / "drawn.mp4", draw_clip(frames=limit).frames, fps=30)
         result = ladder(model, clip, **choices, progress=status.update)
     if output:
         save(result, output)
-    if as_json:
-        typer.echo(json.dumps(result))
-        return
-    console.print(tables.ladder(result))
+    show(result, tables.ladder(result), as_json=as_json)
 
 
 @app.command()
@@ -305,13 +295,10 @@ def models(as_json: AsJson = False) -> None:
     from fer_tf.card import ModelCard
 
     shipped = [ModelCard.load(path) for path in sorted(paths.MODELS.glob("*/card.json"))]
-    if as_json:
-        cards = {card.name: json.loads(card.to_json()) for card in shipped}
-        known = {name: {"image_size": a.image_size, "source": a.source} for name, a in zoo.ARCHITECTURES.items()}
-        typer.echo(json.dumps({"architectures": known, "models": cards}))
-        return
-    console.print(tables.architectures())
-    console.print(tables.models(shipped))
+    cards = {card.name: json.loads(card.to_json()) for card in shipped}
+    known = {name: {"image_size": a.image_size, "source": a.source} for name, a in zoo.ARCHITECTURES.items()}
+    values = {"architectures": known, "models": cards}
+    show(values, tables.architectures(), tables.models(shipped), as_json=as_json)
 
 
 @app.command()
@@ -327,8 +314,8 @@ def suite(
     from fer_tf.suite import run_suite
 
     given = dict(_pair(text) for text in parameter) | ({"dataset": dataset} if dataset else {})
-    result = run_suite(notebooks=list(notebook) or None, parameters=given, run_dir=run_dir, progress=console)
-    console.print(f"the suite's page: {result.index}", soft_wrap=True)
+    result = run_suite(notebooks=list(notebook) or None, parameters=given, run_dir=run_dir, progress=terminal.results)
+    show({}, f"the suite's page: {result.index}", as_json=False)
 
 
 def _engine(model: str, backend: str | None, threads: int | None = None):
@@ -357,19 +344,3 @@ def _pair(text: str) -> tuple[str, str]:
     if not (name and equals):
         raise ValueError(f"expected NAME=VALUE, got {text!r}")
     return name.strip(), value.strip()
-
-
-@contextmanager
-def _bar(name: str, *, unit: str, total: int | None = None, transient: bool = False):
-    """Show a progress bar on a terminal; yields `advance(done, total=...)`."""
-    columns = TextColumn(name), BarColumn(), MofNCompleteColumn(), TextColumn(unit), TimeRemainingColumn()
-    with Progress(*columns, console=messages, transient=transient, disable=not messages.is_terminal) as progress:
-        task = progress.add_task(name, total=total)
-        yield lambda done, of=total: progress.update(task, completed=done, total=of)
-
-
-def _plain(error: Exception) -> str:
-    """Return the error as text that Rich does not read as markup."""
-    from rich.markup import escape
-
-    return escape(str(error) or type(error).__name__)

@@ -6,9 +6,6 @@ FER2013 = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 FERPLUS = (*FER2013, "contempt")
 """The 8 emotions of FER+, in this package's order: FER2013's ids, then contempt."""
 
-FERPLUS_VOTES = ("neutral", "happy", "surprise", "sad", "angry", "disgust", "fear", "contempt")
-"""The 8 emotions in the column order of fer2013new.csv (two more columns follow: unknown, NF)."""
-
 AFFECTNET = ("neutral", "happy", "sad", "surprise", "fear", "disgust", "angry", "contempt")
 """AffectNet's ids 0..7."""
 

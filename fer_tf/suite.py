@@ -96,11 +96,11 @@ def read_notebook(path: Path) -> Notebook:
     """
     try:
         cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-    except (ValueError, KeyError, TypeError) as error:
+        prose = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown").splitlines()
+        tagged = ["".join(cell["source"]) for cell in cells if "parameters" in cell["metadata"].get("tags", [])]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is not a notebook: {error!r}") from error
-    prose = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown").splitlines()
     title = next((line.lstrip("# ") for line in prose if line.startswith("#")), path.stem)
-    tagged = ["".join(cell["source"]) for cell in cells if "parameters" in cell["metadata"].get("tags", [])]
     if len(tagged) != 1:
         raise ValueError(f"{path.name} has {len(tagged)} cells tagged `parameters`; the suite needs exactly one")
     try:
@@ -108,11 +108,6 @@ def read_notebook(path: Path) -> Notebook:
     except (SyntaxError, ValueError) as error:
         raise ValueError(f"{path.name}, parameters cell: {error}") from error
     return Notebook(path=path, title=title, cells=len(cells), parameters={known.name: known for known in parameters})
-
-
-def notebook_parameters(path: Path) -> dict[str, Parameter]:
-    """Return the parameters that the notebook at `path` declares, in order; raises as `read_notebook` does."""
-    return read_notebook(path).parameters
 
 
 def _parameter(statement: ast.stmt, source: str) -> Parameter:

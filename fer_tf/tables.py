@@ -32,9 +32,18 @@ def per_emotion(shares: dict, *, title: str) -> Table:
     return table
 
 
-def faces(found: list[dict], *, title: str) -> Table:
+def balance(audit) -> Table:
+    """Return how many images every emotion has in every split, from a data set's `Audit`."""
+    table = Table("emotion", *(Column(split, justify="right") for split in audit.counts), title="class balance")
+    for i, emotion in enumerate(audit.emotions):
+        shares = (f"{counts[i]:,} ({100 * counts[i] / counts.sum():.1f} %)" for counts in audit.counts.values())
+        table.add_row(emotion, *shares)
+    return table
+
+
+def faces(found: list[dict]) -> Table:
     """Return every face of a picture with its emotions, the most probable first."""
-    table = Table("face", "box, px", "score", "emotions", title=title, title_justify="left")
+    table = Table("face", "box, px", "score", "emotions")
     for number, face in enumerate(found, start=1):
         bars = [f"{emotion:<9}{100 * p:>4.0f} %  {'█' * round(20 * p)}" for emotion, p in face["probabilities"].items()]
         box = " ".join(f"{v:.0f}" for v in face["box"])

@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -77,6 +78,36 @@ def test_train_evaluate_export_are_one_chain(tmp_path):
         assert set(reports) == {"valid", "valid_clean", "test", "test_clean"} and reports["test"]["n"] == 70
 
 
+def test_one_bad_picture_costs_only_itself(picture, tmp_path):
+    damaged(tmp_path)
+    done = run("image", "text.jpg", picture, "none.png", "--json", cwd=tmp_path)
+    result = json.loads(done.stdout)
+    assert done.returncode == 1 and set(result["images"]) == {str(picture)}
+    assert set(result["errors"]) == {"text.jpg", "none.png"} and done.stderr.count("error:") == 2
+
+
+def test_every_result_can_be_json(tmp_path):
+    for emotion in ("happy", "sad"):
+        (tmp_path / "faces" / emotion).mkdir(parents=True)
+        for i, face in enumerate(draw_faces(4, size=48, seed=len(emotion)).images):
+            write_image(tmp_path / "faces" / emotion / f"{i}.png", face)
+    written = json.loads(run("split", "faces", "--json", cwd=tmp_path).stdout)
+    assert list(written.values()) == [6, 2]
+    small = ["--set", "epochs=1", "--set", "options={filters=[4, 4, 4]}", "--limit", "35", "--run-dir", "run"]
+    done = run("train", *small, "--json", cwd=tmp_path)
+    trained = json.loads(done.stdout)
+    assert trained["run_dir"] == "run" and trained["card"]["metrics"]["test"]["n"] == 35
+    assert "epoch   1/1" in done.stderr
+    exported = json.loads(run("export", "run", "--json", cwd=tmp_path).stdout)
+    assert exported["opset"] == 18 and max(exported["parity"].values()) < 1e-4
+
+
+def test_a_terminal_without_unicode_gets_an_answer(picture):
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run([FER_TF, "image", picture], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0 and "1 face" in done.stdout, done.stderr
+
+
 def test_models_lists_what_is_shipped():
     listed = json.loads(run("models", "--json").stdout)
     assert set(listed["models"]) == {path.parent.name for path in paths.MODELS.glob("*/card.json")}
@@ -99,6 +130,7 @@ def damaged(tmp_path: Path) -> None:
         (["image", "none.png"], "no image at none.png"),
         (["image", "text.jpg"], "text.jpg is no picture"),
         (["image", "good.png", "--output", "."], "would have one name"),
+        (["image", "good.png", "--output", "text.jpg"], "--output is a folder"),
         (["image", "good.png", "--model", "none"], "there is no model 'none'"),
         (["image", "good.png", "--model", "cut.onnx"], "no ONNX model that can be read"),
         (["image", "good.png", "--backend", "TensorrtExecutionProvider"], "is not available"),

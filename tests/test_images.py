@@ -1,11 +1,14 @@
 """`read_image` turns every kind of picture file into RGB uint8, or says in one sentence why not."""
 
+import os
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
-from fer_tf.data.images import read_image
+from fer_tf.data.images import read_image, write_image
 
 
 @pytest.fixture
@@ -83,3 +86,25 @@ def test_says_what_is_wrong(picture, tmp_path):
     ]:
         with pytest.raises(error, match=words):
             read_image(tmp_path / name)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="no device files")
+def test_a_device_is_no_folder():
+    with pytest.raises(ValueError, match="a device or a pipe"):
+        read_image("/dev/null")
+
+
+def test_a_picture_that_cannot_be_written_leaves_the_old_one(picture, tmp_path, monkeypatch):
+    write_image(tmp_path / "A.PNG", picture)
+    np.testing.assert_array_equal(read_image(tmp_path / "A.PNG"), picture)
+
+    def full(path, data):
+        with path.open("wb") as file:
+            file.write(bytes(10))
+        raise OSError("no space left")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match="no space"):
+        write_image(tmp_path / "A.PNG", picture * 0)
+    np.testing.assert_array_equal(read_image(tmp_path / "A.PNG"), picture)
+    assert len(list(tmp_path.iterdir())) == 1

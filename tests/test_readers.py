@@ -166,7 +166,8 @@ def test_loads_without_a_place_for_the_cache(data_dir, caplog):
 
 def test_public_test_is_valid_and_private_test_is_test(data_dir):
     splits = load("fer2013", data_dir=data_dir)
-    assert splits.name == "fer2013" and splits.emotions == labels.FER2013 and "research use" in splits.terms
+    assert splits.name == "fer2013 (not as published)" and splits.emotions == labels.FER2013
+    assert "research use" not in splits.terms
     for number, (_, faces) in enumerate(splits.items()):
         np.testing.assert_array_equal(faces.ids, np.arange(7 * number, 7 * number + 7))
         np.testing.assert_array_equal(faces.images[..., 0], PIXELS[faces.ids])
@@ -249,8 +250,8 @@ def test_a_distribution_is_the_votes_for_emotions_in_our_order():
 
 def test_loads_ferplus_by_row_position(data_dir):
     splits = load("ferplus", data_dir=data_dir)
-    assert splits.name == "ferplus-majority" and splits.emotions == labels.FERPLUS and "FER+" in splits.terms
-    expected = [labels.FERPLUS.index(emotion) for emotion in labels.FERPLUS_VOTES[:7]]
+    assert splits.name == "ferplus-majority (not as published)" and splits.emotions == labels.FERPLUS
+    expected = [labels.FERPLUS.index(labels.canonical(column)) for column in VOTES_COLUMNS[:7]]
     for _, faces in splits.items():
         np.testing.assert_array_equal(faces.labels, expected)
         np.testing.assert_array_equal(faces.images[..., 0], PIXELS[faces.ids])
@@ -312,6 +313,7 @@ REAL_COUNTS = {
 def test_real_row_counts(rule, real_dir):
     splits = load("fer2013", labels=rule, data_dir=real_dir)
     assert tuple(len(faces) for _, faces in splits.items()) == REAL_COUNTS[rule]
+    assert splits.name == rule and "research use" in splits.terms
 
 
 def test_real_csv_and_cache_agree(real_dir):
@@ -490,7 +492,7 @@ def test_a_sample_is_stratified_and_seeded():
 def test_limit_keeps_the_splits(data_dir):
     splits = load("fer2013", data_dir=data_dir, limit=3)
     assert [len(faces) for _, faces in splits.items()] == [3, 3, 3]
-    assert splits.name == "fer2013" and splits.test.ids.min() >= 14
+    assert splits.name.startswith("fer2013") and splits.test.ids.min() >= 14
 
 
 def ids_by_name(faces):
@@ -520,6 +522,13 @@ def test_split_folder_splits_a_plain_folder_beside_it(tmp_path):
     folder = write_folder(tmp_path / "faces", each=10)
     assert split_folder(folder, fraction=0.3) == {tmp_path / "train_new": 21, tmp_path / "val_new": 9}
     assert len(read_folder(tmp_path / "val_new")) == 9
+
+
+def test_emotions_with_one_image_each_cannot_be_split(tmp_path):
+    write_folder(tmp_path / "train", each=1)
+    with pytest.raises(ValueError, match="no emotion has two different images"):
+        split_folder(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["train"]
 
 
 def test_an_interrupted_split_leaves_nothing(tmp_path, monkeypatch):

@@ -16,7 +16,7 @@ import pytest
 from rich.console import Console
 
 from fer_tf import paths, suite
-from fer_tf.suite import SuiteError, find_notebooks, match_parameters, notebook_parameters, run_suite
+from fer_tf.suite import SuiteError, find_notebooks, match_parameters, read_notebook, run_suite
 
 PARAMETERS = """dataset: str = "drawn"  # what to load
 run_dir: str = ""  # where results go
@@ -195,7 +195,7 @@ def test_wrong_parameters_are_refused_before_anything_runs(tmp_path, given, mess
     ],
 )
 def test_values_take_the_declared_type(tmp_path, line, value, expected):
-    (parameter,) = notebook_parameters(write(tmp_path, "01_a", parameters=f"{line}  # é: a comment")).values()
+    (parameter,) = read_notebook(write(tmp_path, "01_a", parameters=f"{line}  # é: a comment")).parameters.values()
     assert parameter.help == "é: a comment"
     if expected is ValueError:
         with pytest.raises(ValueError, match=f"parameter {parameter.name} must be {parameter.kind.__name__}"):
@@ -221,7 +221,16 @@ def test_values_take_the_declared_type(tmp_path, line, value, expected):
 )
 def test_a_parameters_cell_holds_annotated_literals_with_comments(tmp_path, cell, message):
     with pytest.raises(ValueError, match=re.escape(message)):
-        notebook_parameters(write(tmp_path, "01_a", parameters=cell))
+        read_notebook(write(tmp_path, "01_a", parameters=cell))
+
+
+@pytest.mark.parametrize(
+    "text", ["{", "[]", '{"cells": [{"source": ""}]}', '{"cells": [3]}', '{"cells": [{"cell_type": 1}]}']
+)
+def test_a_file_that_is_no_notebook_is_named(tmp_path, text):
+    (tmp_path / "01_a.ipynb").write_text(text)
+    with pytest.raises(ValueError, match="is not a notebook"):
+        read_notebook(tmp_path / "01_a.ipynb")
 
 
 def test_each_notebook_gets_only_what_it_declares(tmp_path):

@@ -1,5 +1,6 @@
 """Folders of images with one folder per emotion, as `LabelledFaces` or as a `tf.data.Dataset`."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from fer_tf.data.images import read_image
 from fer_tf.data.labelled import LabelledFaces, to_crops
 
 SPLITS = {"train": ("train", "training"), "valid": ("valid", "val", "validation"), "test": ("test", "testing")}
+Progress = Callable[[int, int], None]
 LITTER = ("thumbs.db", "desktop.ini")  # what desktops leave in folders; so are names that begin with a dot
 
 
@@ -68,13 +70,18 @@ def image_files(folder: Path) -> list[Path]:
 
 
 def read_folder(
-    folder: Path | str, *, image_size: int = 48, emotions: tuple[str, ...] | None = None, root: Path | None = None
+    folder: Path | str,
+    *,
+    image_size: int = 48,
+    emotions: tuple[str, ...] | None = None,
+    root: Path | None = None,
+    progress: Progress | None = None,
 ) -> LabelledFaces:
     """Read a folder that holds one folder per emotion; images uint8 (n, image_size, image_size, 3) RGB.
 
     Every file is decoded by `read_image` and stretched to the square; one that cannot be decoded is an error, never
     dropped. `emotions` (default: those that have a folder, in the order of `labels.FERPLUS`) fixes the label order; ids
-    are paths relative to `root` (default: `folder`).
+    are paths relative to `root` (default: `folder`). `progress(done, total)` is called for every image.
 
     Raises FileNotFoundError, or ValueError that names the file or folder at fault.
     """
@@ -85,8 +92,10 @@ def read_folder(
         raise ValueError(f"{folder} has folders for {', '.join(sorted(unknown))}; expected {', '.join(emotions)} only")
     chosen = [path for paths in files.values() for path in paths]
     images = np.empty((len(chosen), image_size, image_size, 3), np.uint8)
-    for target, path in zip(images, chosen, strict=True):
+    for done, (target, path) in enumerate(zip(images, chosen, strict=True), start=1):
         target[:] = to_crops(read_image(path)[None], image_size)[0]
+        if progress:
+            progress(done, len(chosen))
     return LabelledFaces(
         images=images,
         labels=np.repeat([emotions.index(emotion) for emotion in files], [len(paths) for paths in files.values()]),

@@ -1,5 +1,6 @@
-"""`read_image`: any picture file to RGB uint8."""
+"""`read_image`: any picture file to RGB uint8; `write_image`: the way back."""
 
+import os
 from pathlib import Path
 
 import cv2
@@ -16,7 +17,8 @@ def read_image(path: Path | str) -> np.ndarray:
     if not path.exists():
         raise FileNotFoundError(f"there is no image at {path}: check the path")
     if not path.is_file():
-        raise ValueError(f"{path} is not an image file but a folder: name the files in it")
+        kind = "a folder: name the files in it" if path.is_dir() else "a device or a pipe: save it to a file first"
+        raise ValueError(f"{path} is not an image file but {kind}")
     data = np.fromfile(path, np.uint8)  # OpenCV's own reader does not open every path on every system
     if not len(data):
         raise ValueError(f"{path} is empty (0 bytes): fetch it again")
@@ -30,11 +32,19 @@ def read_image(path: Path | str) -> np.ndarray:
 
 
 def write_image(path: Path, image: np.ndarray) -> None:
-    """Write uint8 (height, width, 3) RGB in the format that the suffix names; raises OSError or ValueError."""
+    """Write uint8 (height, width, 3) RGB in the format that the suffix names, whole or not at all.
+
+    Raises ValueError for a suffix or a size that cannot be written, OSError for a place that cannot.
+    """
     try:
         good, data = cv2.imencode(path.suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
     except cv2.error as error:
         raise ValueError(f"{path}: expected a suffix such as .png or .jpg") from error
     if not good:
         raise ValueError(f"an image of {image.shape[1]}x{image.shape[0]} pixels cannot be written as {path.name}")
-    path.write_bytes(data)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        partial.write_bytes(data)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)

@@ -7,7 +7,7 @@ import numpy as np
 
 from fer_tf import labels as names
 from fer_tf import paths
-from fer_tf.data.fer2013 import SIZE, ferplus, read_faces, read_votes
+from fer_tf.data.fer2013 import SIZE, ferplus, is_published, read_faces, read_votes
 from fer_tf.data.folders import emotion_folders, read_folder, split_folders
 from fer_tf.data.labelled import LabelledFaces, Splits
 from fer_tf.data.split import CUT, cut, sample
@@ -103,12 +103,17 @@ def _csv_splits(path: Path, rule: str, data_dir: Path) -> Splits:
         distributions=distributions if rule == "ferplus-distribution" else None,
     )
     usage = faces["usage"][rows]
+    name = rule if rule != "fer2013" or path.name in CSV_FILES else path.stem
+    terms = FER2013_TERMS if rule == "fer2013" else FERPLUS_TERMS
+    if not is_published(faces):
+        name = f"{name} (not as published)" if name == rule else name
+        terms = f"the terms of the images in {path.name}, which are not FER2013 as published"
     return Splits(
         train=everything.take(usage == 0),
         valid=everything.take(usage == 1),
         test=everything.take(usage == 2),
-        name=rule if rule != "fer2013" or path.name in CSV_FILES else path.stem,
-        terms=FER2013_TERMS if rule == "fer2013" else FERPLUS_TERMS,
+        name=name,
+        terms=terms,
     )
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fer_tf.data.folders import read_folder, split_folders
+from fer_tf.data.folders import Progress, read_folder, split_folders
 
 CUT = 0.15  # share of the images that a missing valid or test split takes
 
@@ -15,7 +15,7 @@ def cut(labels: np.ndarray, hashes: np.ndarray, *, fraction: float = CUT, seed: 
     """Return a bool mask (n,) of the rows to set aside: `fraction` of the different images of every emotion.
 
     Rows with the same hash stay on one side. An emotion with two or more different images has some on both sides, one
-    with a single image stays behind. Raises ValueError for a fraction outside 0..1.
+    with a single image stays behind. Raises ValueError for a fraction outside 0..1 and if nothing can be set aside.
     """
     if not 0 < fraction < 1:
         raise ValueError(f"fraction must lie between 0 and 1, got {fraction}")
@@ -27,7 +27,10 @@ def cut(labels: np.ndarray, hashes: np.ndarray, *, fraction: float = CUT, seed: 
     for emotion in np.unique(labels[leaders]):
         rows = rng.permutation(leaders[labels[leaders] == emotion])
         chosen.append(rows[: min(max(round(fraction * len(rows)), 1), len(rows) - 1)])
-    return np.isin(leader, np.concatenate(chosen))
+    aside = np.isin(leader, np.concatenate(chosen))
+    if not aside.any():
+        raise ValueError("no emotion has two different images, so none can be set aside: add images")
+    return aside
 
 
 def sample(labels: np.ndarray, limit: int, *, seed: int = 0) -> np.ndarray:
@@ -42,13 +45,15 @@ def sample(labels: np.ndarray, limit: int, *, seed: int = 0) -> np.ndarray:
     return np.sort(np.argsort(depth, kind="stable")[:limit])
 
 
-def split_folder(folder: Path | str, *, fraction: float = CUT, seed: int = 0, copy: bool = False) -> dict[Path, int]:
+def split_folder(
+    folder: Path | str, *, fraction: float = CUT, seed: int = 0, copy: bool = False, progress: Progress | None = None
+) -> dict[Path, int]:
     """Write a stratified split of a folder of emotion folders to disk; return new folder -> number of images.
 
     The images of ``folder/train``, or of `folder` itself where that has no ``train``, go to ``train_new/`` and
     ``val_new/`` beside it: as links (hard where the disk has them), or as copies. It is the split that `readers.load`
-    makes of a folder with train/ and test/ by the same seed. Everything is written under another name first, so an
-    interrupted run leaves neither folder.
+    makes, at its default image size, of a folder with train/ and test/ by the same seed. Everything is written under
+    another name first, so an interrupted run leaves neither folder. `progress(done, total)` counts images read.
 
     Raises FileExistsError if one of the two is there already, ValueError for what `read_folder` refuses.
     """
@@ -57,7 +62,7 @@ def split_folder(folder: Path | str, *, fraction: float = CUT, seed: int = 0, co
     for target in targets:
         if target.exists():
             raise FileExistsError(f"{target} is there already: delete or rename it, then split again")
-    faces = read_folder(source)
+    faces = read_folder(source, progress=progress)
     aside = cut(faces.labels, faces.hashes, fraction=fraction, seed=seed)
     draft = source.with_name(f".{source.name}.split")
     shutil.rmtree(draft, ignore_errors=True)  # what a killed run left
