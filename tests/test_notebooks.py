@@ -55,3 +55,9 @@ def test_the_suite_runs_on_drawn_faces(tmp_path, monkeypatch):
         assert f"html/{path.stem}.html" in page and (result.run_dir / "html" / f"{path.stem}.html").is_file()
     assert "<video" in page and "<table" in page
     assert not re.search(r"""(src|href)=["']https?://""", re.sub(r"<a [^>]*>", "", page))
+
+
+def test_the_suite_runs_on_real_fer2013(fer2013_csv, tmp_path):
+    given = {"dataset": "fer2013", "limit": "210", "epochs": "1"}
+    result = run_suite(parameters=given, run_dir=tmp_path / "real")
+    assert all(n.status == "done" for n in result.notebooks)

@@ -6,6 +6,7 @@ import pytest
 
 from fer_tf import paths
 from fer_tf.card import ModelCard, describe_file
+from fer_tf.training.compare import count_parameters
 
 README = (paths.ROOT / "README.md").read_text(encoding="utf-8")
 CARDS = sorted(paths.MODELS.glob("*/card.json"))
@@ -19,6 +20,9 @@ def test_the_model_table_is_the_cards(path):
     for share in (test["accuracy"], clean["accuracy"], test["macro_f1"]):
         assert f"{100 * share:.2f} %" in row
     assert "({:.1f} to {:.1f})".format(*(100 * bound for bound in test["accuracy_interval"])) in row
+    parameters = count_parameters(path.with_name("model.keras"))
+    megabytes = card.files["model.onnx"]["bytes"] / 1e6
+    assert f"| {card.image_size} px | {parameters / 1e6:.2f} M | {megabytes:.1f} MB |" in row
 
 
 @pytest.mark.parametrize("path", CARDS, ids=lambda p: p.parent.name)

@@ -83,7 +83,7 @@ def read_run(folder: Path) -> Run:
         with np.load(folder / "predictions.npz") as saved:
             predictions = dict(saved)
         metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-        parameters = _parameters(folder / "model.keras")
+        parameters = count_parameters(folder / "model.keras")
     except (ValueError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(f"{folder} holds a damaged file ({error}): train it again") from error
     return Run(
@@ -170,7 +170,7 @@ def _data(run: Run) -> str:
     return f"{run.card.data.get('name', 'unnamed')} {run.card.data.get('fingerprint', 'without fingerprint')}"
 
 
-def _parameters(model: Path) -> int | None:
+def count_parameters(model: Path) -> int | None:
     """Count the numbers in a `.keras` file, which is a zip with an HDF5 file of weights."""
     if not model.is_file():
         return None

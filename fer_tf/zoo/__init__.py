@@ -14,7 +14,7 @@ class Architecture:
     """What the suite must know of an architecture before it is built.
 
     image_size      default side of the input in pixels
-    saliency_layer  name of the last layer with a spatial map: where Grad-CAM looks
+    saliency_layer  name of the layer where Grad-CAM looks: the last one whose map has at least 6x6 cells
     """
 
     image_size: int
@@ -24,7 +24,7 @@ class Architecture:
 
 ARCHITECTURES = {
     "lenet": Architecture(image_size=48, saliency_layer="relu_3", source="LeCun et al. 1998, widened"),
-    "mobilenet_v2": Architecture(image_size=96, saliency_layer="out_relu", source="Sandler et al. 2018"),
+    "mobilenet_v2": Architecture(image_size=96, saliency_layer="block_13_expand_relu", source="Sandler et al. 2018"),
 }
 
 
