@@ -8,6 +8,8 @@ pooling, batch norm and dropout.
 import keras
 from keras import layers
 
+from fer_tf.zoo.grey import grey_crops
+
 
 def build(*, emotions: int, image_size: int, weights: None = None, filters=(32, 64, 120), dense=84, dropout=0.3):
     """Return LeNet: RGB 0..255 (n, image_size, image_size, 3) -> logits (n, emotions)."""
@@ -15,8 +17,7 @@ def build(*, emotions: int, image_size: int, weights: None = None, filters=(32, 
         raise ValueError(f"lenet has no pretrained weights; leave `weights` empty (got {weights!r})")
 
     # --- preprocessing ---
-    crops = keras.Input((image_size, image_size, 3), name="crops")
-    x = keras.ops.image.rgb_to_grayscale(crops)  # (n, s, s, 1)
+    crops, x = grey_crops(image_size, channels=1)
     x = layers.Rescaling(1 / 127.5, offset=-1, name="rescale")(x)  # -1..1
 
     # --- backbone: each stage halves the side ---

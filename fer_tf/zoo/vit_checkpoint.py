@@ -1,0 +1,165 @@
+"""Hugging Face ViT and DeiT checkpoints into the layers of `zoo.vit`.
+
+Configuration and image processor are read through transformers, tensors from safetensors; PyTorch is not needed.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import keras
+import numpy as np
+
+from fer_tf import labels, paths
+
+PREFIX_TOKENS = {"vit": ("cls_token",), "deit": ("cls_token", "distillation_token")}
+BLOCK = {  # layer of `zoo.vit` -> its name in a checkpoint
+    "norm_1": "layernorm_before",
+    "query": "attention.attention.query",
+    "key": "attention.attention.key",
+    "value": "attention.attention.value",
+    "out": "attention.output.dense",
+    "norm_2": "layernorm_after",
+    "hidden": "intermediate.dense",
+    "mlp": "output.dense",
+}
+ROOT = {"patches": "embeddings.patch_embeddings.projection", "norm": "layernorm"}
+NOT_OURS = ("pooler.", "classifier.", "cls_classifier.", "distillation_classifier.")
+FILES = ["config.json", "preprocessor_config.json", "model.safetensors"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Checkpoint:
+    """What a checkpoint holds.
+
+    shape     what `zoo.vit` builds from: width, blocks, heads ...
+    tensors   name, without the model's own prefix -> array
+    emotions  what its classifier names, in our spelling; empty if it names anything but emotions
+    """
+
+    source: str
+    shape: dict
+    tensors: dict
+    emotions: tuple[str, ...]
+
+    def load_into(self, model: keras.Model) -> None:
+        """Copy every tensor into its layer, positions interpolated to the model's grid.
+
+        The classifier comes along where it names our emotions, in whatever order; else the head stays fresh. Raises
+        ValueError for a tensor that is missing, unexpected or of another shape.
+        """
+        layers = ROOT | {
+            f"block_{k}_{ours}": f"encoder.layer.{k}.{theirs}"
+            for k in range(self.shape["blocks"])
+            for ours, theirs in BLOCK.items()
+        }
+        place = model.get_layer("position")
+        prefix = [f"embeddings.{token}" for token in PREFIX_TOKENS[self.shape["kind"]]]
+        known = [f"{name}.{part}" for name in layers.values() for part in ("weight", "bias")]
+        known += [*prefix, "embeddings.position_embeddings"]
+        if missing := [name for name in known if name not in self.tensors]:
+            raise ValueError(f"{self.source} lacks {len(missing)} tensors of a ViT, the first is {missing[0]}")
+        unexpected = [name for name in self.tensors if name not in known and not name.startswith(NOT_OURS)]
+        if unexpected:
+            raise ValueError(f"{self.source} holds {len(unexpected)} tensors that no ViT has, first {unexpected[0]}")
+
+        for ours, theirs in layers.items():
+            weight, bias = (self.tensors[f"{theirs}.{part}"] for part in ("weight", "bias"))
+            axes = {1: (0,), 2: (1, 0), 4: (2, 3, 1, 0)}[weight.ndim]  # outputs first there, last here
+            self._set(theirs, model.get_layer(ours).weights, [weight.transpose(axes), bias])
+        positions = self.tensors["embeddings.position_embeddings"]
+        positions = interpolate(positions, tokens=place.positions.shape[1], prefix=len(prefix))
+        tokens = np.concatenate([self.tensors[name] for name in prefix], axis=1)
+        self._set("embeddings", [place.tokens, place.positions], [tokens, positions])
+
+        ours = labels.FERPLUS[: model.output_shape[-1]]
+        if set(self.emotions) == set(ours):
+            order = [self.emotions.index(emotion) for emotion in ours]
+            weight, bias = (self.tensors[f"classifier.{part}"][order] for part in ("weight", "bias"))
+            self._set("classifier", model.get_layer("head_logits").weights, [weight.T, bias])
+
+    def _set(self, name: str, variables: list, arrays: list[np.ndarray]) -> None:
+        for variable, array in zip(variables, arrays, strict=True):
+            if tuple(variable.shape) != array.shape:
+                raise ValueError(f"{self.source}: {name} should be {tuple(variable.shape)}, but is {array.shape}")
+            variable.assign(array)
+
+
+def read_checkpoint(weights: str) -> Checkpoint:
+    """Read "hf:<name>" from the Hugging Face hub, or a directory (absolute, or relative to the project).
+
+    Raises FileNotFoundError for what is not there, ValueError for what is no ViT or DeiT of the usual kind.
+    """
+    from safetensors.numpy import load_file
+    from transformers import AutoConfig
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    folder = _fetched(weights)
+    config = AutoConfig.from_pretrained(folder)
+    kind = config.model_type
+    if kind not in PREFIX_TOKENS or config.hidden_act != "gelu" or not config.qkv_bias or config.num_channels != 3:
+        raise ValueError(
+            f"{weights}: expected a vit or deit with exact GELU, biases and 3 channels, got {kind} with "
+            f"{getattr(config, 'hidden_act', 'no')} activation"
+        )
+    tensors = {name.removeprefix(f"{kind}."): array for name, array in load_file(folder / "model.safetensors").items()}
+    mean, deviation = _statistics(folder)
+    shape = {
+        "kind": kind,
+        "width": config.hidden_size,
+        "blocks": config.num_hidden_layers,
+        "heads": config.num_attention_heads,
+        "hidden": config.intermediate_size,
+        "patch_size": config.patch_size,
+        "prefix": len(PREFIX_TOKENS[kind]),
+        "epsilon": config.layer_norm_eps,
+        "mean": mean,
+        "deviation": deviation,
+    }
+    emotions = _emotions(config.id2label) if "classifier.weight" in tensors else ()
+    return Checkpoint(source=weights, shape=shape, tensors=tensors, emotions=emotions)
+
+
+def interpolate(positions: np.ndarray, *, tokens: int, prefix: int) -> np.ndarray:
+    """Return position embeddings (1, tokens, width) for another square grid, bicubic; the first `prefix` stay."""
+    if positions.shape[1] == tokens:
+        return positions
+    old, new = (round((count - prefix) ** 0.5) for count in (positions.shape[1], tokens))
+    grid = positions[0, prefix:].reshape(old, old, -1)
+    # A channel at a time: OpenCV resizes four at most.
+    resized = np.stack([cv2.resize(grid[..., c], (new, new), interpolation=cv2.INTER_CUBIC) for c in range(grid.shape[2])])
+    moved = resized.reshape(len(resized), -1).T[None]  # (1, new * new, width)
+    return np.concatenate([positions[:, :prefix], moved], axis=1)
+
+
+def _fetched(weights: str) -> Path:
+    if weights.startswith("hf:"):
+        from huggingface_hub import snapshot_download
+
+        try:
+            return Path(snapshot_download(weights.removeprefix("hf:"), allow_patterns=FILES))
+        except Exception as error:  # the hub's and the network's errors share no narrower base
+            raise FileNotFoundError(f"{weights} could not be fetched: check the name and the network") from error
+    folder = paths.ROOT / weights
+    for name in ("config.json", "model.safetensors"):
+        if not (folder / name).is_file():
+            raise FileNotFoundError(f"{folder} is no checkpoint: it has no {name}; expected 'hf:<name>' or a directory")
+    return folder
+
+
+def _statistics(folder: Path) -> tuple[tuple, tuple]:
+    """Return what the checkpoint's image processor subtracts and divides by, per channel, for values 0..1."""
+    if not (folder / "preprocessor_config.json").is_file():
+        return (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
+    from transformers import ImageProcessingMixin
+
+    values, _ = ImageProcessingMixin.get_image_processor_dict(folder)
+    return tuple(values.get("image_mean", [0.5] * 3)), tuple(values.get("image_std", [0.5] * 3))
+
+
+def _emotions(id2label: dict) -> tuple[str, ...]:
+    try:
+        return tuple(labels.canonical(id2label[k]) for k in sorted(id2label))
+    except ValueError:
+        return ()  # classes of another task
