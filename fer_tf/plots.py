@@ -11,6 +11,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
+from fer_tf.calibration import calibration_bins, expected_calibration_error
 from fer_tf.labels import COLOURS
 
 STYLE = {
@@ -176,11 +177,8 @@ def reliability(p: np.ndarray, labels: np.ndarray, *, bins: int = 15, ax: Axes |
 
     A bar below the diagonal is overconfidence. Bins are equally wide.
     """
-    confidence, hit = p.max(axis=1), p.argmax(axis=1) == labels
-    number = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
-    rows = np.bincount(number, minlength=bins)
-    accuracy, mean = (np.bincount(number, values, bins) / np.maximum(rows, 1) for values in (hit, confidence))
-    ece = np.abs(accuracy - mean) @ rows / len(labels)
+    rows, accuracy, mean = calibration_bins(p, labels, bins=bins)
+    ece = expected_calibration_error(p, labels, bins=bins)
     ax = _axes(ax, 6.8, 4.4)
     left, few = np.arange(bins) / bins, rows < 0.01 * len(labels)
     style = {"width": 1 / bins, "align": "edge", "edgecolor": "white", "color": SERIES[2]}

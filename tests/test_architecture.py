@@ -18,6 +18,7 @@ FLOORS = {  # a module may import modules of lower floors and of its own wing
     "plots": 1,
     "pages": 1,
     "tables": 3,
+    "calibration": 0,
     "card": 0,
     "faces": 0,
     "labels": 0,

@@ -3,8 +3,9 @@ import pytest
 from sklearn import metrics
 
 from fer_tf import labels
+from fer_tf.calibration import calibration_bins, expected_calibration_error
 from fer_tf.card import ModelCard
-from fer_tf.training.evaluate import evaluate, expected_calibration_error, report, wilson_interval
+from fer_tf.training.evaluate import evaluate, report, wilson_interval
 
 RNG = np.random.default_rng(0)
 LABELS = RNG.integers(0, 7, 500)
@@ -43,6 +44,13 @@ def test_calibration_error_is_the_gap(confidence, hits, expected):
     probabilities = np.tile([confidence, 1 - confidence], (10, 1))
     truth = np.array([0] * hits + [1] * (10 - hits))
     assert expected_calibration_error(probabilities, truth) == pytest.approx(expected)
+
+
+def test_bins_hold_rows_accuracy_and_confidence():
+    p = np.array([[0.9, 0.1], [0.8, 0.2], [0.6, 0.4], [0.5, 0.5]])
+    rows, accuracy, confidence = calibration_bins(p, np.array([0, 1, 0, 1]), bins=4)
+    assert rows.tolist() == [0, 1, 1, 2] and accuracy.tolist() == [0, 0, 1, 0.5]
+    assert confidence == pytest.approx([0, 0.5, 0.6, 0.85])
 
 
 @pytest.mark.parametrize(

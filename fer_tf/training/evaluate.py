@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
+from fer_tf.calibration import expected_calibration_error
 from fer_tf.data.labelled import LabelledFaces
 from fer_tf.faces import softmax
 
@@ -101,15 +102,6 @@ def wilson_interval(hits: int, n: int) -> tuple[float, float]:
     centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z / (1 + z**2 / n) * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
     return float(centre - half), float(centre + half)
-
-
-def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray, *, bins: int = 15) -> float:
-    """Return the mean gap between confidence and accuracy, weighted by how many rows a bin holds, 0..1."""
-    confidence = probabilities.max(axis=1)
-    hit = probabilities.argmax(axis=1) == labels
-    number = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
-    gaps = np.bincount(number, hit - confidence, bins)
-    return float(np.abs(gaps).sum() / len(labels))
 
 
 def _shares(confusion: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
