@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from fer_tf.calibration import expected_calibration_error
-from fer_tf.data.labelled import LabelledFaces
+from fer_tf.data.labelled import LabelledFaces, Splits
 from fer_tf.faces import softmax
 
 
@@ -86,9 +86,24 @@ def predict(engine, faces: LabelledFaces, *, batch_size: int = 64, on_batch=None
     return logits
 
 
-def evaluate(engine, faces: LabelledFaces, *, batch_size: int = 64, on_batch=None) -> Report:
-    """Judge any engine on labelled faces."""
-    return report(predict(engine, faces, batch_size=batch_size, on_batch=on_batch), faces.labels, faces.emotions)
+def judge(engine, data: Splits, *, on_batch=None) -> tuple[dict[str, Report], dict[str, np.ndarray]]:
+    """Judge any engine on valid, test and the clean rows of each; return reports and predictions.
+
+    reports      "valid", "valid_clean", "test", "test_clean"; a clean one is left out where no row is clean
+    predictions  "<split>_logits" float32 (n, emotions), "<split>_labels" int64 (n,), "<split>_clean" bool (n,)
+
+    on_batch is called with the rows done so far and the rows of both splits.
+    """
+    reports, predictions, done, total = {}, {}, 0, len(data.valid) + len(data.test)
+    for split, faces in (("valid", data.valid), ("test", data.test)):
+        tell = on_batch and (lambda rows, before=done: on_batch(before + rows, total))
+        logits, clean = predict(engine, faces, on_batch=tell), data.audit.clean[split]
+        done += len(faces)
+        predictions |= {f"{split}_logits": logits, f"{split}_labels": faces.labels, f"{split}_clean": clean}
+        reports[split] = report(logits, faces.labels, faces.emotions)
+        if clean.any():
+            reports[f"{split}_clean"] = report(logits[clean], faces.labels[clean], faces.emotions)
+    return reports, predictions
 
 
 def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, *, emotions: int) -> np.ndarray:

@@ -15,7 +15,7 @@ import numpy as np
 
 from fer_tf.card import ModelCard, describe_file
 from fer_tf.data.labelled import Splits
-from fer_tf.training.evaluate import predict, report
+from fer_tf.training.evaluate import judge
 from fer_tf.training.keras_engine import KerasEngine
 from fer_tf.training.recipe import Recipe
 
@@ -143,16 +143,8 @@ def finish(run_dir: Path, data: Splits, recipe: Recipe) -> ModelCard:
         notices=(recipe.notice,) if recipe.notice else (),
         files={"model.keras": describe_file(run_dir / "model.keras")},
     )
-    engine, clean = KerasEngine(model, card), data.audit.clean
-    metrics, predictions = {}, {}
-    for split in ("valid", "test"):
-        faces = getattr(data, split)
-        logits = predict(engine, faces)
-        predictions |= {f"{split}_logits": logits, f"{split}_labels": faces.labels, f"{split}_clean": clean[split]}
-        metrics[split] = report(logits, faces.labels, faces.emotions).to_dict()
-        rows = clean[split]
-        if rows.any():
-            metrics[f"{split}_clean"] = report(logits[rows], faces.labels[rows], faces.emotions).to_dict()
+    reports, predictions = judge(KerasEngine(model, card), data)
+    metrics = {name: judged.to_dict() for name, judged in reports.items()}
     card = card.with_(metrics={split: headline(judged) for split, judged in metrics.items()})
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **predictions)
