@@ -1,6 +1,7 @@
 """`Recipe`: every choice of a training run, validated once, to and from TOML and JSON."""
 
 import json
+import math
 import tomllib
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -102,6 +103,8 @@ class Recipe:
         _check(self.patience is None or self.patience >= 1, "patience", "at least 1, or none", self.patience)
         _check(self.gradient_clip is None or self.gradient_clip > 0, "gradient_clip", "above 0", self.gradient_clip)
         zoo.architecture(self.architecture)
+        taken = {"emotions", *(f.name for f in fields(self))} & set(self.options)
+        _check(not taken, "options", "the architecture's own, set the recipe's choices beside them", self.options)
         for name, known in CHOICES.items():
             _check(getattr(self, name) in known, name, " or ".join(known), getattr(self, name))
 
@@ -198,10 +201,11 @@ def _check(good: bool, name: str, expected: str, value) -> None:
 
 
 def _check_type(name: str, expected, value) -> None:
-    """Refuse a wrong type; whole numbers pass as float, True never passes as a number."""
+    """Refuse a wrong type; whole numbers pass as float, True never passes as a number, inf and nan nowhere."""
     good = isinstance(value, expected) or (isinstance(value, int) and isinstance(0.0, expected))
     if not good or (isinstance(value, bool) and expected is not bool):
         raise ValueError(f"{name} must be {getattr(expected, '__name__', expected)}, got {value!r}")
+    _check(not isinstance(value, float) or math.isfinite(value), name, "a finite number", value)
 
 
 def _check_names(what: str, names: set, cls) -> None:
