@@ -113,14 +113,14 @@ def probabilities(p: np.ndarray, emotions: Sequence[str], *, ax: Axes | None = N
 
 
 def history(frame: pd.DataFrame) -> np.ndarray:
-    """Draw a run's history.csv: loss, accuracy and macro-F1 of train and valid against the epoch; returns three Axes.
+    """Draw a run's history.csv: NLL, accuracy and macro-F1 of train and valid against the epoch; returns three Axes.
 
     The head phase is shaded, the best epoch (the last that `improved`) marked.
     """
     axes = plt.subplots(1, 3, figsize=(11, 3.4), layout="constrained")[1]
     epochs = frame["epoch"]
     improved = frame.loc[frame["improved"].astype(bool), "epoch"]
-    names = {"Loss": "loss", "Accuracy": "accuracy", "Macro-F1": "macro_f1"}
+    names = {"NLL": "nll", "Accuracy": "accuracy", "Macro-F1": "macro_f1"}
     for ax, (title, name) in zip(axes, names.items(), strict=True):
         for split, column in (("train", name), ("valid", f"valid_{name}")):
             ax.plot(epochs, frame[column], color=SPLITS[split], marker="o", markersize=3, label=split)
@@ -130,10 +130,10 @@ def history(frame: pd.DataFrame) -> np.ndarray:
             best = improved.iloc[-1]
             text = f"best, epoch {best}"
             ax.axvline(best, color=QUIET, linestyle="--", linewidth=1, zorder=1, label=text)
-        ax.set(title=title, xlabel="epoch", ylabel="loss, nats" if name == "loss" else title)
+        ax.set(title=title, xlabel="epoch", ylabel="NLL, nats" if name == "nll" else title)
         ax.set_xlim(epochs.min() - 0.5, epochs.max() + 0.5)
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-        if name != "loss":
+        if name != "nll":
             _percent(ax.yaxis)
     handles, labels = axes[0].get_legend_handles_labels()
     axes[0].figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))

@@ -26,7 +26,7 @@ HISTORY = pd.DataFrame(
     | {
         f"{split}{name}": np.linspace(0.2, 0.6, 5)
         for split in ("", "valid_")
-        for name in ("loss", "accuracy", "macro_f1")
+        for name in ("nll", "accuracy", "macro_f1")
     }
 )
 MODELS = pd.DataFrame(
