@@ -47,11 +47,12 @@ class Recipe:
     architecture       a name of `fer_tf.zoo.ARCHITECTURES`; `options` are its own, such as dropout
     weights            None, "imagenet" or a file: what the backbone starts from
     notice             origin and licence of these weights; it goes into the card
-    targets            "labels" (one-hot) or "distribution" (annotators' votes)
+    targets            "labels" (one-hot), "distribution" (annotators' votes) or "auto": votes where train carries them;
+                       a run's recipe.json and card say which it was
     class_weight       "none", or "balanced" (inverse frequency on train)
     schedule           of the fine phase: "constant", "step" (x gamma every step_size epochs), "plateau" (x gamma after
                        plateau_patience epochs without progress) or "cosine" (to zero, after warmup_epochs)
-    monitor            what selects the weights: "accuracy", "macro_f1" or "loss", always on valid
+    monitor            what selects the weights: "accuracy", "macro_f1" or "nll", always on valid
     patience           epochs without progress before the fine phase stops; None never stops early
     extra_epochs       run after patience ran out, to confirm that it was right
     gradient_clip      largest global norm, None for no limit
@@ -78,7 +79,7 @@ class Recipe:
     step_size: int = 10
     gamma: float = 0.5
     plateau_patience: int = 3
-    targets: str = "labels"
+    targets: str = "auto"
     class_weight: str = "none"
     label_smoothing: float = 0.0
     monitor: str = "accuracy"
@@ -149,9 +150,9 @@ class Recipe:
 CHOICES = {
     "optimizer": ("adam", "adamw", "sgd"),
     "schedule": ("constant", "step", "plateau", "cosine"),
-    "targets": ("labels", "distribution"),
+    "targets": ("auto", "labels", "distribution"),
     "class_weight": ("none", "balanced"),
-    "monitor": ("accuracy", "macro_f1", "loss"),
+    "monitor": ("accuracy", "macro_f1", "nll"),
 }
 
 
