@@ -19,6 +19,7 @@ FLOORS = {  # a module may import modules of lower floors and of its own wing
     "pages": 1,
     "tables": 3,
     "terminal": 0,
+    "calibration": 0,
     "card": 0,
     "faces": 0,
     "labels": 0,

@@ -2,11 +2,17 @@
 
 import json
 import re
+from types import SimpleNamespace
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from fer_tf import paths
+from fer_tf.labels import FER2013
 from fer_tf.suite import find_notebooks, read_notebook, run_suite
+from fer_tf.training.compare import summary
+from fer_tf.training.evaluate import report
 
 NOTEBOOKS = sorted(paths.NOTEBOOKS.glob("*.ipynb"))
 HEADINGS = ["Claim", "Parameters", "Setup", "Data", "Model", "Train", "Evaluate", "Look at mistakes", "Keep"]
@@ -42,6 +48,18 @@ def test_links_between_notebooks_resolve(path):
     prose = "\n".join("".join(cell["source"]) for cell in cells(path) if cell["cell_type"] == "markdown")
     for name in re.findall(r"\]\(([^)]+\.ipynb)\)", prose):
         assert (path.parent / name).is_file(), f"{path.name} links to {name}"
+
+
+@pytest.mark.parametrize("path", [p for p in NOTEBOOKS if p.stem[:2] in ("02", "03", "11")], ids=lambda p: p.stem)
+def test_a_run_without_clean_rows_is_reported(path, tmp_path):
+    """The cell that makes the table of figures, given a metrics.json as a test split of copies leaves it."""
+    judged = report(np.eye(7, dtype=np.float32), np.arange(7), FER2013).to_dict()
+    run = SimpleNamespace(name="lenet", metrics={"test": judged})
+    given = {"finished": run, "runs": [run], "split": "test", "number": "02", "report": tmp_path}
+    given |= {"summary": summary, "pd": pd}
+    source = next(s for s in ("".join(cell["source"]) for cell in cells(path)) if "_clean" in s and "summary(" in s)
+    exec(source, given)
+    assert len(given["table"]) == 1 and list(given["table"]["n"]) == ["7"]
 
 
 def test_the_suite_runs_on_drawn_faces(tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """`KerasEngine`: a `.keras` file behind the same two members as every inference engine."""
 
 from pathlib import Path
+from zipfile import BadZipFile, is_zipfile
 
 import keras
 import numpy as np
@@ -45,8 +46,10 @@ def load_keras(path: Path) -> KerasEngine:
     card = path.with_name("card.json")
     if not card.is_file():
         raise FileNotFoundError(f"{path} has no card.json beside it, so its emotions and image size are unknown")
+    if not is_zipfile(path):
+        raise ValueError(f"{path} is damaged or no .keras file at all (no whole zip): copy it again, or train it again")
     try:
         model = keras.saving.load_model(path, compile=False)
-    except (ValueError, OSError, TypeError) as error:
-        raise ValueError(f"{path} is not a Keras model that can be read: {error}") from error
+    except (ValueError, OSError, TypeError, KeyError, BadZipFile) as error:
+        raise ValueError(f"{path} is damaged, or not a Keras model that can be read: {error}") from error
     return KerasEngine(model, ModelCard.load(card))

@@ -5,6 +5,7 @@ import io
 import json
 import shutil
 import sys
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -15,7 +16,7 @@ import numpy as np
 
 from fer_tf.card import ModelCard, describe_file
 from fer_tf.data.labelled import Splits
-from fer_tf.training.evaluate import predict, report
+from fer_tf.training.evaluate import judge
 from fer_tf.training.keras_engine import KerasEngine
 from fer_tf.training.recipe import Recipe
 
@@ -42,17 +43,70 @@ class Progress:
     history: list = field(default_factory=list)
 
 
-def claim(run_dir: Path, recipe: Recipe, data: Splits) -> None:
-    """Make the folder and write recipe.json and data.json; refuse a finished run's folder or another run's."""
-    run_dir.mkdir(parents=True, exist_ok=True)
-    if (run_dir / "metrics.json").exists():
-        raise ValueError(f"{run_dir} holds a finished run; give another folder, or delete this one")
-    described = {"name": data.name, "fingerprint": data.fingerprint, "terms": data.terms}
-    for path, values in (run_dir / "recipe.json", recipe.to_dict()), (run_dir / "data.json", described):
-        text = json.dumps(values, indent=2, ensure_ascii=False) + "\n"
-        if path.exists() and path.read_text(encoding="utf-8") != text:
-            raise ValueError(f"{run_dir} holds an unfinished run of another recipe or other data; give another folder")
-        write_atomically(path, text.encode())
+@contextmanager
+def claim(run_dir: Path, recipe: Recipe, data: Splits):
+    """Make the folder and hold it while the context lasts; write recipe.json and data.json.
+
+    Raises ValueError for a file, a finished run's folder and another run's of which an epoch is finished, RuntimeError
+    for a folder that another process holds.
+    """
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise ValueError(f"{run_dir} must be a folder, but a file is in the way: give another one") from error
+    with _locked(run_dir):
+        if (run_dir / "metrics.json").exists():
+            (run_dir / "checkpoint.npz").unlink(missing_ok=True)  # a kill may have come before fit did it
+            raise ValueError(f"{run_dir} holds a finished run; give another folder, or delete this one")
+        described = {"name": data.name, "fingerprint": data.fingerprint, "terms": data.terms}
+        for path, values in (run_dir / "recipe.json", recipe.to_dict()), (run_dir / "data.json", described):
+            text = json.dumps(values, indent=2, ensure_ascii=False) + "\n"
+            begun = path.exists() and (run_dir / "checkpoint.npz").exists()
+            if begun and path.read_text(encoding="utf-8") != text:
+                raise ValueError(
+                    f"{run_dir} holds an unfinished run of another recipe or other data; give another folder"
+                )
+            write_atomically(path, text.encode())
+        yield
+
+
+@contextmanager
+def _locked(run_dir: Path):
+    """Keep every other process out of the folder; the system lifts the lock when this one ends, however it ends."""
+    path = run_dir / "lock"
+    try:
+        with path.open("a") as file:
+            try:
+                _lock(file)
+            except (BlockingIOError, PermissionError) as error:
+                raise RuntimeError(
+                    f"another training is running in {run_dir}: wait until it ends, or give another folder"
+                ) from error
+            yield
+    finally:
+        if (run_dir / "metrics.json").exists():  # a finished folder is refused without a lock
+            path.unlink(missing_ok=True)
+
+
+def _lock(file) -> None:
+    """Lock an open file for this process alone, or raise BlockingIOError (PermissionError on Windows) at once."""
+    if sys.platform == "win32":
+        import msvcrt
+
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+    else:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def write_log(run_dir: Path, line: str, *, once: bool = False) -> None:
+    """Append a line to log.txt; `once` leaves it out if it is there, as it may be after a kill."""
+    path = run_dir / "log.txt"
+    if once and path.exists() and line in path.read_text(encoding="utf-8").splitlines():
+        return
+    with path.open("a", encoding="utf-8") as file:
+        file.write(line + "\n")
 
 
 def save_checkpoint(run_dir: Path, trainer: keras.Model, progress: Progress) -> None:
@@ -78,14 +132,11 @@ def load_progress(run_dir: Path) -> Progress:
         raise ValueError(f"{path} is damaged ({error}): delete {run_dir} and train again") from error
 
 
-def restore(run_dir: Path, trainer: keras.Model, *, optimizer: bool) -> None:
-    """Put the checkpoint's values into the model, and into its optimizer unless a new phase begins."""
+def restore(run_dir: Path, variables: list, part: str) -> None:
+    """Put the checkpoint's values of "model" or "optimizer" into these variables."""
     with np.load(run_dir / "checkpoint.npz") as saved:
-        for i, variable in enumerate(trainer.variables):
-            variable.assign(saved[f"model_{i}"])
-        if optimizer:
-            for i, variable in enumerate(trainer.optimizer.variables):
-                variable.assign(saved[f"optimizer_{i}"])
+        for i, variable in enumerate(variables):
+            variable.assign(saved[f"{part}_{i}"])
 
 
 def save_model(model: keras.Model, path: Path) -> None:
@@ -120,7 +171,8 @@ class Board:
         from tensorboard.compat.proto.summary_pb2 import Summary
 
         for prefix, writer in self._writers.items():
-            values = [Summary.Value(tag=t, simple_value=row[prefix + t]) for t in ("loss", "accuracy", "macro_f1")]
+            tags = [tag for tag in ("loss", "nll", "accuracy", "macro_f1") if prefix + tag in row]
+            values = [Summary.Value(tag=tag, simple_value=row[prefix + tag]) for tag in tags]
             writer.add_event(Event(step=row["epoch"], summary=Summary(value=values)))
             writer.flush()
 
@@ -143,16 +195,8 @@ def finish(run_dir: Path, data: Splits, recipe: Recipe) -> ModelCard:
         notices=(recipe.notice,) if recipe.notice else (),
         files={"model.keras": describe_file(run_dir / "model.keras")},
     )
-    engine, clean = KerasEngine(model, card), data.audit.clean
-    metrics, predictions = {}, {}
-    for split in ("valid", "test"):
-        faces = getattr(data, split)
-        logits = predict(engine, faces)
-        predictions |= {f"{split}_logits": logits, f"{split}_labels": faces.labels, f"{split}_clean": clean[split]}
-        metrics[split] = report(logits, faces.labels, faces.emotions).to_dict()
-        rows = clean[split]
-        if rows.any():
-            metrics[f"{split}_clean"] = report(logits[rows], faces.labels[rows], faces.emotions).to_dict()
+    reports, predictions = judge(KerasEngine(model, card), data)
+    metrics = {name: judged.to_dict() for name, judged in reports.items()}
     card = card.with_(metrics={split: headline(judged) for split, judged in metrics.items()})
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **predictions)

@@ -3,6 +3,8 @@
 Sandler, Howard, Zhu, Zhmoginov and Chen, "MobileNetV2: inverted residuals and linear bottlenecks", CVPR 2018.
 """
 
+from zipfile import is_zipfile
+
 import keras
 from keras import layers
 
@@ -50,6 +52,8 @@ def _pretrained(weights: str, image_size: int) -> keras.Model:
         raise FileNotFoundError(
             f"no weights at {path}: expected 'imagenet', a .weights.h5 without top or a .keras file"
         )
+    if path.suffix == ".keras" and not is_zipfile(path):
+        raise ValueError(f"{path} is damaged (no whole zip): copy it again, or train it again")
     if path.suffix == ".keras":
         return keras.saving.load_model(path, compile=False)
     backbone = keras.applications.MobileNetV2(input_shape=shape, include_top=False, weights=None)
