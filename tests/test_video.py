@@ -16,7 +16,7 @@ from fer_tf.inference.engine import load_engine
 from fer_tf.inference.video import VideoError, annotate_video, infer_image, stream
 from fer_tf.labels import FER2013
 
-THREADS = pytest.mark.parametrize("threads", [True, False], ids=["threads", "one thread"])
+THREADS = pytest.mark.parametrize("threaded", [True, False], ids=["threads", "one thread"])
 
 
 @pytest.fixture(autouse=True)
@@ -91,9 +91,9 @@ def test_reads_a_camera(engine, monkeypatch, tmp_path):
 
 @THREADS
 @pytest.mark.parametrize("batch", [1, 4, 100])
-def test_every_face_gets_its_own_emotion_in_order(threads, batch, clip, engine):
+def test_every_face_gets_its_own_emotion_in_order(threaded, batch, clip, engine):
     index = 0
-    for index, faces in enumerate(stream(clip, engine=engine, detector=FINDER, threads=threads, batch=batch)):
+    for index, faces in enumerate(stream(clip, engine=engine, detector=FINDER, threaded=threaded, batch=batch)):
         assert faces.frame_index == index and faces.time_s == pytest.approx(index / 25)
         assert [FER2013[k] for k in faces.probabilities.argmax(axis=1)] == ["happy", "sad"][: index % 3]
     assert index == 29
@@ -108,12 +108,12 @@ def test_fills_batches_across_frames_and_holds_no_frame_for_long(clip, engine):
 
 @THREADS
 @pytest.mark.parametrize("suffix", table.FORMATS)
-def test_writes_the_clip_and_the_table(suffix, threads, clip, engine, monkeypatch):
+def test_writes_the_clip_and_the_table(suffix, threaded, clip, engine, monkeypatch):
     monkeypatch.setattr(table, "CHUNK", 7)
     output, rows = clip.with_name("out.mp4"), clip.with_name(f"faces{suffix}")
     done = []
     summary = annotate_video(
-        clip, engine=engine, detector=FINDER, output=output, table=rows, threads=threads, progress=done.append
+        clip, engine=engine, detector=FINDER, output=output, table=rows, threaded=threaded, progress=done.append
     )
     assert (summary.frames, summary.faces, done) == (30, 30, list(range(1, 31)))
     assert summary.provider == "OpenVINOExecutionProvider" and summary.frames_per_s > 0
@@ -144,14 +144,14 @@ def test_a_clip_without_a_face_succeeds_with_an_empty_table(suffix, clip, engine
 
 
 @THREADS
-def test_a_clip_that_breaks_keeps_what_was_done(threads, engine, tmp_path):
+def test_a_clip_that_breaks_keeps_what_was_done(threaded, engine, tmp_path):
     noise = np.random.default_rng(0).integers(0, 256, (60, 120, 160, 3), np.uint8)
     whole = write_video(tmp_path / "whole.mp4", noise, fps=30).read_bytes()
     cut = damage(tmp_path / "whole.mp4", whole[: len(whole) // 2])
     output, rows = tmp_path / "out.mp4", tmp_path / "faces.csv"
     full = load_detector("full")
     with pytest.raises(VideoError, match=r"stopped after \d+ frames .*decode.*out.mp4 and .*faces.csv") as caught:
-        annotate_video(cut, engine=engine, detector=full, output=output, table=rows, threads=threads)
+        annotate_video(cut, engine=engine, detector=full, output=output, table=rows, threaded=threaded)
     frames = caught.value.summary.frames
     assert 10 < frames < 50 and probe(output).frames == frames == len(read_table(rows))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["damaged.mp4", "faces.csv", "out.mp4", "whole.mp4"]
@@ -165,14 +165,14 @@ def test_an_engine_that_fails_keeps_the_batches_before(clip, engine):
 
 
 @THREADS
-def test_a_watcher_may_stop_and_files_hold_what_it_saw(threads, clip, engine):
+def test_a_watcher_may_stop_and_files_hold_what_it_saw(threaded, clip, engine):
     seen, output = [], clip.with_name("out.mp4")
 
     def watch(faces, image):
         seen.append((faces.frame_index, image.shape, (image != faces.image).any()))
         return len(seen) < 5
 
-    summary = annotate_video(clip, engine=engine, detector=FINDER, output=output, on_frame=watch, threads=threads)
+    summary = annotate_video(clip, engine=engine, detector=FINDER, output=output, on_frame=watch, threaded=threaded)
     assert seen == [(k, (120, 160, 3), k % 3 > 0) for k in range(5)]
     assert summary.frames == probe(output).frames == 5
 

@@ -77,7 +77,7 @@ def ladder(
                     progress(f"{backend}: {name}")
                 timed = _Timed(engine)
                 summary = annotate_video(
-                    clip, engine=timed, detector=detector, output=output, batch=faces, threads=threaded, limit=limit
+                    clip, engine=timed, detector=detector, output=output, batch=faces, threaded=threaded, limit=limit
                 )
                 result["rungs"].append({"name": name, "backend": backend, **_figures(summary, timed.seconds)})
     return result
@@ -148,7 +148,7 @@ def _figures(summary: VideoSummary, call_seconds: list[float]) -> dict:
     busy_s = sum(spent.busy_s for spent in summary.stages.values())
     return {
         "provider": summary.provider,
-        "threads": summary.threads,
+        "threaded": summary.threaded,
         "batch": summary.batch,
         "frames": summary.frames,
         "faces": summary.faces,

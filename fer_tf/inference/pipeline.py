@@ -44,7 +44,7 @@ def run(
     source: Iterable,
     stages: Sequence[Stage],
     *,
-    threads: bool = True,
+    threaded: bool = True,
     depth: int = 4,
     source_name: str = "source",
     times: dict[str, StageTime] | None = None,
@@ -52,7 +52,7 @@ def run(
 ) -> Iterator[Any]:
     """Yield what the last stage gives, in order.
 
-    threads     one for the source and each stage; the last stage, and with False everything, runs in the caller's
+    threaded    a thread for the source and each stage; the last stage, and with False everything, runs in the caller's
     depth       items that may wait between two stages: how far a stage may run ahead of the next
     times       is filled with a `StageTime` per name, the source's included
     patience_s  how long to wait for one item before a stage counts as hung
@@ -70,7 +70,7 @@ def run(
     times.update({name: StageTime() for name in names})
     failures: list[StageError] = []
     links = [_Link(stage, times[stage.name], failures) for stage in stages]
-    yield from _threaded(links, depth, patience_s) if threads else _chained(links)
+    yield from _threaded(links, depth, patience_s) if threaded else _chained(links)
     if failures:
         raise failures[0]
 

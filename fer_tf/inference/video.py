@@ -38,7 +38,7 @@ def stream(
     engine,
     detector: Detector,
     batch: int | None = None,
-    threads: bool = True,
+    threaded: bool = True,
     depth: int | None = None,
     limit: int | None = None,
     times: dict[str, StageTime] | None = None,
@@ -49,7 +49,7 @@ def stream(
     """
     batch, depth = _waiting(source, batch, depth)
     frames, stages = read_frames(source, limit=limit), _stages(engine, detector, batch)
-    yield from run(frames, stages, threads=threads, depth=depth, times=times, source_name="decode")
+    yield from run(frames, stages, threaded=threaded, depth=depth, times=times, source_name="decode")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +63,7 @@ class VideoSummary:
     provider: str
     detector: str
     batch: int
-    threads: bool
+    threaded: bool
     stages: dict[str, StageTime]
     output: str | None
     table: str | None
@@ -93,7 +93,7 @@ def annotate_video(
     output: Path | str | None = None,
     table: Path | str | None = None,
     batch: int | None = None,
-    threads: bool = True,
+    threaded: bool = True,
     depth: int | None = None,
     limit: int | None = None,
     on_frame: OnFrame | None = None,
@@ -106,7 +106,7 @@ def annotate_video(
     output    .mp4, H.264, at the rate of the source
     table     .csv, .parquet or .jsonl
     batch     faces to gather before the model runs; by default 8 for a file, 1 for a camera
-    threads   a thread per stage; False does everything in one
+    threaded  a thread per stage; False does everything in one
     depth     frames that may wait between two stages; by default 8 for a file, 1 for a camera
     limit     stop after so many frames
     on_frame  sees every finished frame and may return False to stop: `live_window`, `notebook_display`
@@ -137,7 +137,7 @@ def annotate_video(
                 finish.callback(lambda: writer.close(keep=frames > 0))
                 stages.append(Stage("encode", partial(_written, writer)))
             read = read_frames(source, limit=limit)
-            items = run(read, stages, threads=threads, depth=depth, times=times, source_name="decode")
+            items = run(read, stages, threaded=threaded, depth=depth, times=times, source_name="decode")
             finish.enter_context(closing(items))
             for item in items:
                 found, image = item if drawn else (item, None)
@@ -158,7 +158,7 @@ def annotate_video(
         provider=getattr(engine, "provider", type(engine).__name__),
         detector=detector.name,
         batch=batch,
-        threads=threads,
+        threaded=threaded,
         stages=times,
         output=None if output is None else str(output),
         table=None if table is None else str(table),
