@@ -3,22 +3,9 @@
 import json
 
 import pytest
-from squares import FINDER, squares
-from tiny_onnx import write_onnx
+from squares import FINDER
 
 from fer_tf.inference.benchmark import ladder, save, time_engine
-from fer_tf.inference.clips import write_video
-from fer_tf.inference.engine import load_engine
-
-
-@pytest.fixture(scope="module")
-def engine(tmp_path_factory):
-    return load_engine(write_onnx(tmp_path_factory.mktemp("model") / "model.onnx"))
-
-
-@pytest.fixture
-def clip(tmp_path):
-    return write_video(tmp_path / "clip.mp4", squares(30), fps=25)
 
 
 def test_the_ladder_measures_the_same_frames_on_every_rung(clip, engine, tmp_path):

@@ -5,14 +5,8 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
-from squares import squares
 
 from fer_tf.inference.clips import VideoWriter, probe, read_frames, write_video
-
-
-@pytest.fixture
-def clip(tmp_path):
-    return write_video(tmp_path / "clip.mp4", squares(10), fps=25)
 
 
 @pytest.mark.parametrize("fps", [7.5, 24, 25, 29.97, 30000 / 1001, 59.94])

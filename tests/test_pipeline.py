@@ -8,14 +8,7 @@ import pytest
 
 from fer_tf.inference.pipeline import Stage, StageError, run
 
-BOTH = pytest.mark.parametrize("threaded", [True, False], ids=["threads", "one thread"])
-
-
-@pytest.fixture(autouse=True)
-def no_thread_is_left():
-    before = set(threading.enumerate())
-    yield
-    assert not set(threading.enumerate()) - before
+pytestmark = pytest.mark.usefixtures("no_thread_is_left")
 
 
 def each(name, function):
@@ -52,7 +45,6 @@ def in_batches(name, size, function=lambda batch: batch):
     return Stage(name, apply)
 
 
-@BOTH
 def test_keeps_order_however_long_a_stage_takes(threaded):
     delays = random.Random(0)
     slow = each("slow", lambda item: time.sleep(delays.choice([0, 0, 0, 0.001])) or item)
@@ -60,14 +52,12 @@ def test_keeps_order_however_long_a_stage_takes(threaded):
     assert list(run(range(500), stages, threaded=threaded)) == [str(2 * item) for item in range(500)]
 
 
-@BOTH
 @pytest.mark.parametrize("source", [[], iter(()), range(1)], ids=["none", "spent", "one"])
 def test_runs_on_few_items(source, threaded):
     expected = list(source)
     assert list(run(source, [in_batches("batch", 4)], threaded=threaded)) == expected
 
 
-@BOTH
 def test_a_failing_source_is_named_after_all_that_it_gave(threaded):
     def source():
         yield from range(20)
@@ -80,7 +70,6 @@ def test_a_failing_source_is_named_after_all_that_it_gave(threaded):
     assert caught.value.stage == "decode" and isinstance(caught.value.__cause__, OSError)
 
 
-@BOTH
 def test_an_engine_that_fails_in_its_fifth_batch_loses_only_that(threaded):
     def classify(batch):
         if 16 in batch:
@@ -101,7 +90,6 @@ def test_an_engine_that_fails_in_its_fifth_batch_loses_only_that(threaded):
     assert got == list(range(16)) and closed == [True]
 
 
-@BOTH
 def test_the_first_of_two_failures_is_raised(threaded):
     def sink(items):
         yield from items
@@ -112,7 +100,6 @@ def test_the_first_of_two_failures_is_raised(threaded):
         drain(run(range(10), stages, threaded=threaded), [])
 
 
-@BOTH
 def test_leaving_early_ends_every_stage(threaded):
     closed = []
 
@@ -134,7 +121,6 @@ def test_leaving_early_ends_every_stage(threaded):
     assert sorted(closed) == ["source", "stage"]
 
 
-@BOTH
 def test_a_stage_may_end_the_stream(threaded):
     def first_three(items):
         for _ in range(3):
@@ -158,7 +144,6 @@ def test_nothing_runs_ahead_of_a_slow_sink():
     items.close()
 
 
-@BOTH
 def test_times_each_stage_without_its_neighbours(threaded):
     times = {}
     stages = [each("quick", abs), each("slow", lambda item: time.sleep(0.01) or item)]

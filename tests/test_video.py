@@ -1,39 +1,19 @@
 """Clips in, annotated clips and tables out: every frame, in order, whole files, and one clear error when it breaks."""
 
 import json
-import threading
 
 import cv2
 import numpy as np
 import pytest
 from squares import BLIND, FINDER, RED, Noted, read_table, squares
-from tiny_onnx import write_onnx
 
 from fer_tf.inference import table
 from fer_tf.inference.clips import probe, write_video
 from fer_tf.inference.detect import Detector, load_detector
-from fer_tf.inference.engine import load_engine
 from fer_tf.inference.video import VideoError, annotate_video, infer_image, stream
 from fer_tf.labels import FER2013
 
-THREADS = pytest.mark.parametrize("threaded", [True, False], ids=["threads", "one thread"])
-
-
-@pytest.fixture(autouse=True)
-def no_thread_is_left():
-    before = set(threading.enumerate())
-    yield
-    assert not set(threading.enumerate()) - before
-
-
-@pytest.fixture(scope="module")
-def engine(tmp_path_factory):
-    return load_engine(write_onnx(tmp_path_factory.mktemp("model") / "model.onnx"))
-
-
-@pytest.fixture
-def clip(tmp_path):
-    return write_video(tmp_path / "clip.mp4", squares(30), fps=25)
+pytestmark = pytest.mark.usefixtures("no_thread_is_left")
 
 
 def damage(clip, content: bytes):
@@ -89,7 +69,6 @@ def test_reads_a_camera(engine, monkeypatch, tmp_path):
     assert not (tmp_path / "none.mp4").exists()
 
 
-@THREADS
 @pytest.mark.parametrize("batch", [1, 4, 100])
 def test_every_face_gets_its_own_emotion_in_order(threaded, batch, clip, engine):
     index = 0
@@ -106,7 +85,6 @@ def test_fills_batches_across_frames_and_holds_no_frame_for_long(clip, engine):
         assert noted.sizes == sizes  # four faces or four frames, whichever comes first
 
 
-@THREADS
 @pytest.mark.parametrize("suffix", table.FORMATS)
 def test_writes_the_clip_and_the_table(suffix, threaded, clip, engine, monkeypatch):
     monkeypatch.setattr(table, "CHUNK", 7)
@@ -143,7 +121,6 @@ def test_a_clip_without_a_face_succeeds_with_an_empty_table(suffix, clip, engine
         assert len(read_table(rows)) == 0 and list(read_table(rows).columns)[-7:] == list(FER2013)
 
 
-@THREADS
 def test_a_clip_that_breaks_keeps_what_was_done(threaded, engine, tmp_path):
     noise = np.random.default_rng(0).integers(0, 256, (60, 120, 160, 3), np.uint8)
     whole = write_video(tmp_path / "whole.mp4", noise, fps=30).read_bytes()
@@ -164,7 +141,6 @@ def test_an_engine_that_fails_keeps_the_batches_before(clip, engine):
     assert caught.value.summary.frames == probe(output).frames == 16
 
 
-@THREADS
 def test_a_watcher_may_stop_and_files_hold_what_it_saw(threaded, clip, engine):
     seen, output = [], clip.with_name("out.mp4")
 
