@@ -57,6 +57,17 @@ def test_nothing_stays_of_a_clip_that_cannot_be_written(tmp_path):
         write_video(tmp_path / "a.mp4", broken(), fps=5)
     with pytest.raises(ValueError, match="no frames"):
         write_video(tmp_path / "b.mp4", [], fps=5)
+    with pytest.raises(ValueError, match="at most 16384 pixels a side, got 8 x 16385: scale"):
+        write_video(tmp_path / "c.mp4", [np.zeros((16385, 8, 3), np.uint8)], fps=5)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_encoder_that_fails_is_one_sentence(tmp_path, monkeypatch):
+    monkeypatch.setattr("fer_tf.inference.clips.MAX_SIDE", 99_999)
+    writer = VideoWriter(tmp_path / "a.mp4", rate=Fraction(5))
+    for step in (lambda: writer.write(np.zeros((8, 20_000, 3), np.uint8), 0.0), lambda: writer.close(keep=True)):
+        with pytest.raises(OSError, match=r"a\.mp4 cannot be written \(Generic error"):
+            step()
     assert list(tmp_path.iterdir()) == []
 
 

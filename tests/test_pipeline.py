@@ -1,12 +1,13 @@
 """The pipeline keeps order, loses nothing that was finished, raises once, and leaves no thread alive."""
 
 import random
+import signal
 import threading
 import time
 
 import pytest
 
-from fer_tf.inference.pipeline import Stage, StageError, run
+from fer_tf.inference.pipeline import Stage, StageError, interrupts_held, run
 
 pytestmark = pytest.mark.usefixtures("no_thread_is_left")
 
@@ -152,6 +153,37 @@ def test_times_each_stage_without_its_neighbours(threaded):
     assert {name: spent.items for name, spent in times.items()} == {"source": 20, "quick": 20, "slow": 20}
     assert times["slow"].busy_s >= 20 * 0.01
     assert times["quick"].busy_s < times["slow"].busy_s / 2
+
+
+def interrupting(items):
+    """A stage that interrupts the program as it ends, and then takes its time."""
+    try:
+        yield from items
+    finally:
+        signal.raise_signal(signal.SIGINT)
+        time.sleep(0.3)
+
+
+def test_an_interrupt_while_the_stages_end_waits_for_them():
+    items = run(range(100), [Stage("interrupting", interrupting), each("last", abs)])
+    next(items)
+    with pytest.raises(KeyboardInterrupt):
+        items.close()
+
+
+def test_interrupts_are_held_until_a_block_ends_unless_something_hangs(monkeypatch):
+    with pytest.raises(KeyboardInterrupt), interrupts_held() as caught:
+        signal.raise_signal(signal.SIGINT)
+        with interrupts_held():
+            signal.raise_signal(signal.SIGINT)
+        assert len(caught) == 2
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    monkeypatch.setattr("fer_tf.inference.pipeline.GRACE_S", 0.01)
+    with pytest.raises(KeyboardInterrupt), interrupts_held():
+        signal.raise_signal(signal.SIGINT)
+        time.sleep(0.02)
+        signal.raise_signal(signal.SIGINT)
+        raise AssertionError("what hangs cannot be left")
 
 
 def test_a_hung_stage_is_named():

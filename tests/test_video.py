@@ -1,16 +1,22 @@
 """Clips in, annotated clips and tables out: every frame, in order, whole files, and one clear error when it breaks."""
 
 import json
+import signal
+import subprocess
+import sys
+import time
 
+import av
 import cv2
 import numpy as np
 import pytest
 from squares import BLIND, FINDER, RED, Noted, read_table, squares
 
+from fer_tf.data.drawn import draw_clip
 from fer_tf.inference import table
-from fer_tf.inference.clips import probe, write_video
+from fer_tf.inference.clips import VideoWriter, probe, write_video
 from fer_tf.inference.detect import Detector, load_detector
-from fer_tf.inference.video import VideoError, annotate_video, infer_image, stream
+from fer_tf.inference.video import VideoError, VideoInterrupted, annotate_video, infer_image, stream
 from fer_tf.labels import FER2013
 
 pytestmark = pytest.mark.usefixtures("no_thread_is_left")
@@ -159,9 +165,144 @@ def test_an_interrupt_leaves_whole_files(clip, engine):
             raise KeyboardInterrupt
 
     output, rows = clip.with_name("out.mp4"), clip.with_name("faces.csv")
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(VideoInterrupted, match=r"stopped after 6 frames; they are in .*out\.mp4 and .*csv$") as caught:
         annotate_video(clip, engine=engine, detector=FINDER, output=output, table=rows, progress=interrupt)
-    assert probe(output).frames == 6 and read_table(rows)["frame"].max() == 5
+    assert caught.value.summary.frames == probe(output).frames == 6 and read_table(rows)["frame"].max() == 5
+
+
+def test_interrupts_in_the_midst_of_a_frame_and_of_closing_wait(clip, engine, monkeypatch):
+    def interrupted(method):
+        def call(*arguments, **choices):
+            result = method(*arguments, **choices)
+            signal.raise_signal(signal.SIGINT)
+            return result
+
+        return call
+
+    for name in ("write", "close"):
+        monkeypatch.setattr(VideoWriter, name, interrupted(getattr(VideoWriter, name)))
+    output, rows = clip.with_name("out.mp4"), clip.with_name("faces.csv")
+    with pytest.raises(VideoInterrupted, match=r"stopped after 1 frames; they are in .*out\.mp4 and .*faces\.csv$"):
+        annotate_video(clip, engine=engine, detector=load_detector("full"), output=output, table=rows)
+    assert probe(output).frames == len(read_table(rows)) == 1
+
+
+STOPPED = """
+import signal, sys, time
+from fer_tf.inference.detect import load_detector
+from fer_tf.inference.engine import load_engine
+from fer_tf.inference.video import annotate_video
+
+def progress(done):
+    if done == 3:
+        print("now", flush=True)
+    time.sleep(0.02)
+
+model, clip, output, table = sys.argv[1:]
+STOPS = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
+for number in STOPS:
+    signal.signal(number, signal.default_int_handler)
+choices = {"engine": load_engine(model), "detector": load_detector("haar"), "output": output, "table": table}
+try:
+    annotate_video(clip, **choices, progress=progress)
+except KeyboardInterrupt as stopped:
+    for number in STOPS:
+        signal.signal(number, signal.SIG_IGN)
+    print(stopped)
+    sys.exit(130)
+"""
+
+
+@pytest.mark.parametrize("signals", ["INT", "TERM", "HUP", "INT INT", "TERM TERM INT"])
+def test_a_signal_or_several_end_the_program_with_whole_files(signals, engine, tmp_path):
+    """A stage's thread that outlives the run is inside a library when Python ends, and aborts the program."""
+    frames = list(draw_clip(faces=1, frames=10, width=320, height=240, seed=3).frames)
+    clip = write_video(tmp_path / "clip.mp4", frames * 40, fps=25)
+    output, rows = tmp_path / "out.mp4", tmp_path / "faces.csv"
+    command = [sys.executable, "-c", STOPPED, engine.path, clip, output, rows]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as program:
+        assert program.stdout.readline() == "now\n"
+        for name in signals.split():
+            program.send_signal(signal.Signals[f"SIG{name}"])
+            time.sleep(0.01)
+        told, errors = program.communicate(timeout=60)
+    assert (program.returncode, errors) == (130, "")
+    frames = probe(output).frames
+    assert told == f"{clip} stopped after {frames} frames; they are in {output} and {rows}\n"
+    assert 3 <= frames < 300 and list(read_table(rows)["frame"]) == list(range(frames))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["clip.mp4", "faces.csv", "out.mp4"]
+
+
+@pytest.fixture
+def disk(monkeypatch):
+    """Takes the largest size in bytes that any file may have from now on."""
+    resource = pytest.importorskip("resource", reason="no file size limits here")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("suffix", table.FORMATS)
+@pytest.mark.parametrize("size", [60_000, 100], ids=["room for the table", "no room"])
+def test_a_full_disk_names_only_files_that_are_there(size, suffix, engine, disk, tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (60, 120, 160, 3), np.uint8)
+    clip = write_video(tmp_path / "clip.mp4", noise, fps=30)
+    output, rows = tmp_path / "out.mp4", tmp_path / f"faces{suffix}"
+    output.write_text("an older file")
+    disk(size)
+    with pytest.raises(VideoError, match="too large") as caught:
+        annotate_video(clip, engine=engine, detector=load_detector("full"), output=output, table=rows)
+    disk(-1)
+    told, summary = str(caught.value), caught.value.summary
+    assert f"stopped after {summary.frames} frames" in told and f"; {output} could not be finished" in told
+    assert output.read_text() == "an older file" and summary.output is None
+    if size > 100:
+        assert f"; they are in {rows};" in told and summary.table == str(rows)
+        assert list(read_table(rows)["frame"]) == list(range(summary.frames))
+    else:
+        assert f"; {rows} could not be finished" in told and "they are in" not in told and summary.table is None
+    assert len(list(tmp_path.iterdir())) == 2 + rows.exists()
+
+
+def test_a_table_whose_first_bytes_find_no_room_leaves_nothing(disk, tmp_path):
+    disk(1)
+    with pytest.raises(OSError, match="too large"):
+        table.FaceTable(tmp_path / "faces.parquet", FER2013)
+    disk(-1)
+    assert not list(tmp_path.iterdir())
+
+
+def test_two_runs_to_one_place_do_not_mix(clip, engine):
+    output, choices = clip.with_name("out.mp4"), {"engine": engine, "detector": FINDER}
+
+    def another_run(done):
+        if done == 5:
+            annotate_video(clip, **choices, output=output, limit=10)
+            assert probe(output).frames == 10
+
+    annotate_video(clip, **choices, output=output, progress=another_run)
+    assert probe(output).frames == 30 and len(list(clip.parent.iterdir())) == 2
+
+
+def test_suffixes_may_be_in_capitals(clip, engine):
+    for suffix in table.FORMATS:
+        output, rows = clip.with_name("OUT.MP4"), clip.with_name(f"FACES{suffix.upper()}")
+        annotate_video(clip, engine=engine, detector=FINDER, output=output, table=rows)
+        assert probe(output).frames == 30 and rows.stat().st_size > 1000
+
+
+def test_a_frame_too_large_for_the_encoder_is_refused_before_work(engine, tmp_path, monkeypatch):
+    wide = tmp_path / "wide.gif"
+    with av.open(str(wide), "w") as container:
+        stream = container.add_stream("gif", rate=5, width=20_000, height=10)
+        stream.pix_fmt = "rgb8"
+        container.mux(stream.encode(av.VideoFrame(20_000, 10, "rgb8")))
+        container.mux(stream.encode())
+    detector = Detector(name="never", find=None, pixels=None, scale=1.0)
+    with pytest.raises(ValueError, match="at most 16384 pixels a side, got 20000 x 10: scale"):
+        annotate_video(wide, engine=engine, detector=detector, output=tmp_path / "out.mp4")
+    assert annotate_video(wide, engine=engine, detector=BLIND, table=tmp_path / "faces.csv").frames == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["faces.csv", "wide.gif"]
 
 
 @pytest.mark.parametrize(

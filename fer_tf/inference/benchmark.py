@@ -12,9 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
-from fer_tf.inference.clips import partial_path, probe, settled
+from fer_tf.inference.clips import probe
 from fer_tf.inference.detect import Detector
 from fer_tf.inference.engine import load_engine
+from fer_tf.inference.files import check_writable, partial_path, settled
 from fer_tf.inference.video import BATCH, VideoSummary, annotate_video
 
 PACKAGES = ("numpy", "opencv-python-headless", "onnxruntime-openvino", "openvino", "av")
@@ -124,6 +125,7 @@ def host() -> dict:
 
 def save(result: dict, path: Path) -> None:
     """Write a result as JSON, whole or not at all."""
+    check_writable(path)
     partial = partial_path(path)
     with settled(partial, path, keep=True):
         partial.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")

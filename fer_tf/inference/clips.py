@@ -12,8 +12,12 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from fer_tf.inference.files import partial_path, settled
+
 TICKS = 100
 """Steps per frame of a written clip's clock: fine enough for a variable frame rate."""
+MAX_SIDE = 16384
+"""Pixels that the encoder takes each way."""
 BT601 = 6
 CUT_SHORT_S = 0.5
 """A file that ends this much before the length that it states is broken."""
@@ -122,10 +126,12 @@ class VideoWriter:
         # A file's clock rounds times (Matroska to 1 ms); the frame rate's own grid undoes that.
         self.ticks = max(even if abs(ticks - even) <= TICKS // 10 else ticks, self.ticks + 1)
         frame.pts, frame.time_base = self.ticks, self.stream.codec_context.time_base
-        self.container.mux(self.stream.encode(frame))
+        with _encoding(self.path):
+            self.container.mux(self.stream.encode(frame))
 
     def _start(self, image: np.ndarray, time_s: float) -> None:
         self.shown = image.shape[1::-1]
+        check_size(*self.shown)
         self.start_s, self.ticks = time_s, -1
         self.stream = self.container.add_stream("libx264", rate=self.rate)
         self.stream.options = {"preset": "veryfast", "crf": "20"}
@@ -134,28 +140,31 @@ class VideoWriter:
         self.stream.codec_context.time_base = 1 / (self.rate * TICKS)
         self.stream.codec_context.colorspace = BT601  # what the conversion from RGB uses; players guess from the height
 
-    def close(self, *, keep: bool) -> None:
-        """Finish the file and move it into place, or remove it."""
-        with settled(self.partial, self.path, keep=keep and self.stream is not None):
-            if self.stream is not None:
+    def close(self, *, keep: bool) -> bool:
+        """Finish the file and move it into place, or remove it; return whether it is there."""
+        keep = keep and self.stream is not None
+        with settled(self.partial, self.path, keep=keep), _encoding(self.path), self.container:
+            if keep:
                 self.container.mux(self.stream.encode())
-            self.container.close()
+        return keep
 
 
-def partial_path(path: Path) -> Path:
-    """Where a file grows until it is whole."""
-    return path.with_name(f".{path.name}.partial")
+def check_size(width: int, height: int) -> None:
+    """Refuse frames too large for H.264 with ValueError."""
+    if max(width, height) > MAX_SIDE:
+        raise ValueError(
+            f"an mp4 takes frames of at most {MAX_SIDE} pixels a side, got {width} x {height}: scale them down first"
+        )
 
 
 @contextmanager
-def settled(partial: Path, path: Path, *, keep: bool) -> Iterator[None]:
-    """Move a grown file into place after the block that closes it; remove it if it is not to be kept or that fails."""
+def _encoding(path: Path) -> Iterator[None]:
+    import av
+
     try:
         yield
-        if keep:
-            os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    except av.FFmpegError as error:
+        raise OSError(f"{path} cannot be written ({error.strerror})") from error
 
 
 def _open(path: Path):
