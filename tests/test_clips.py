@@ -74,7 +74,7 @@ def test_an_encoder_that_fails_is_one_sentence(tmp_path, monkeypatch):
 def test_reads_a_limited_number_of_frames(clip):
     assert [frame.index for frame in read_frames(clip, limit=7)] == list(range(7))
     with pytest.raises(ValueError, match="limit must be at least 1 frame, got 0"):
-        next(read_frames(clip, limit=0))
+        read_frames(clip, limit=0)
 
 
 def test_turns_a_rotated_clip_upright(tmp_path):

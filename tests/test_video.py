@@ -1,10 +1,12 @@
 """Clips in, annotated clips and tables out: every frame, in order, whole files, and one clear error when it breaks."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import av
 import cv2
@@ -14,7 +16,7 @@ from squares import BLIND, FINDER, RED, Noted, read_table, squares
 
 from fer_tf.data.drawn import draw_clip
 from fer_tf.inference import table
-from fer_tf.inference.clips import VideoWriter, probe, write_video
+from fer_tf.inference.clips import VideoWriter, probe, read_frames, write_video
 from fer_tf.inference.detect import Detector, load_detector
 from fer_tf.inference.video import VideoError, VideoInterrupted, annotate_video, infer_image, stream
 from fer_tf.labels import FER2013
@@ -28,16 +30,23 @@ def damage(clip, content: bytes):
     return path
 
 
+def pipe(clip):
+    os.mkfifo(clip.with_name("pipe"))
+    return clip.with_name("pipe")
+
+
 @pytest.mark.parametrize(
     ("make", "error", "words"),
     [
         (lambda clip: clip.with_name("none.mp4"), FileNotFoundError, "no clip at"),
         (lambda clip: clip.parent, ValueError, "is a folder"),
+        (lambda clip: "/dev/null", ValueError, "/dev/null is a device, .*camera by its number"),
+        (pipe, ValueError, "is a device, a pipe or a socket"),
         (lambda clip: damage(clip, b""), ValueError, "no video, or not a whole one"),
         (lambda clip: damage(clip, b"text" * 99), ValueError, "no video, or not a whole one"),
         (lambda clip: damage(clip, clip.read_bytes()[:300]), ValueError, "no video, or not a whole one"),
     ],
-    ids=["missing", "folder", "empty", "text", "head only"],
+    ids=["missing", "folder", "device", "pipe", "empty", "text", "head only"],
 )
 def test_says_why_a_clip_cannot_be_opened(make, error, words, clip, engine):
     with pytest.raises(error, match=words):
@@ -73,6 +82,26 @@ def test_reads_a_camera(engine, monkeypatch, tmp_path):
     with pytest.raises(VideoError, match="camera 7 cannot be opened"):
         annotate_video(7, engine=engine, detector=full, output=tmp_path / "none.mp4")
     assert not (tmp_path / "none.mp4").exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="cameras are files on Linux alone")
+@pytest.mark.parametrize(
+    ("there", "words"), [(False, "there is no /dev/video63"), (True, "another program may hold it")]
+)
+def test_says_why_a_camera_cannot_be_opened_and_silences_opencv(there, words, monkeypatch, capfd):
+    if there:
+        exists = Path.exists
+        monkeypatch.setattr(Path, "exists", lambda path: str(path) == "/dev/video63" or exists(path))
+    level = cv2.utils.logging.getLogLevel()
+    with pytest.raises(OSError, match=f"camera 63 cannot be opened by OpenCV: {words}"):
+        next(read_frames("63"))
+    assert capfd.readouterr() == ("", "") and cv2.utils.logging.getLogLevel() == level
+
+
+def test_a_number_that_no_camera_has_is_refused_before_work(engine, tmp_path):
+    with pytest.raises(ValueError, match=f"expected a camera's number, 0 for the first, got {'9' * 20}"):
+        annotate_video("9" * 20, engine=engine, detector=BLIND, output=tmp_path / "out.mp4")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("batch", [1, 4, 100])

@@ -1,6 +1,7 @@
 """Clips in and out: frames with their times from a file or a camera, and H.264 files that play in a browser."""
 
 import os
+import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ TICKS = 100
 MAX_SIDE = 16384
 """Pixels that the encoder takes each way."""
 BT601 = 6
+LAST_CAMERA = 2**31 - 1
 CUT_SHORT_S = 0.5
 """A file that ends this much before the length that it states is broken."""
 
@@ -64,12 +66,18 @@ def probe(source: Path | str) -> ClipInfo:
 def read_frames(source: Path | str | int, *, limit: int | None = None) -> Iterator[Frame]:
     """Yield the frames of a file (mp4, mkv, gif ...) or of a camera, at most `limit`.
 
-    Raises FileNotFoundError or ValueError for what cannot be opened, and OSError after the last good frame of a file
-    that is damaged or cut short, or of a camera that stops.
+    Raises ValueError at once for a limit or a camera's number that cannot be, FileNotFoundError or ValueError at the
+    first frame for what cannot be opened, and OSError after the last good frame of a file that is damaged or cut short,
+    or of a camera that stops.
     """
     if limit is not None and limit < 1:
         raise ValueError(f"limit must be at least 1 frame, got {limit}")
-    frames = _camera(int(source)) if is_camera(source) else _file(Path(source))
+    if is_camera(source) and int(source) > LAST_CAMERA:
+        raise ValueError(f"expected a camera's number, 0 for the first, got {source}")
+    return _limited(_camera(int(source)) if is_camera(source) else _file(Path(source)), limit)
+
+
+def _limited(frames: Iterator[Frame], limit: int | None) -> Iterator[Frame]:
     try:
         for frame in frames:
             if frame.index == limit:
@@ -172,8 +180,10 @@ def _open(path: Path):
 
     if not path.exists():
         raise FileNotFoundError(f"there is no clip at {path}: give a video file or a camera's number")
-    if not path.is_file():
+    if path.is_dir():
         raise ValueError(f"{path} is a folder: name one video file")
+    if not path.is_file():
+        raise ValueError(f"{path} is a device, a pipe or a socket: name a video file, or a camera by its number")
     try:
         container = av.open(str(path))
     except av.FFmpegError as error:
@@ -241,10 +251,18 @@ def _stated_s(container, stream) -> float | None:
 
 
 def _camera(index: int) -> Iterator[Frame]:
-    capture = cv2.VideoCapture(index)
+    log, level = cv2.utils.logging, cv2.utils.logging.getLogLevel()
+    log.setLogLevel(log.LOG_LEVEL_SILENT)  # what goes wrong is raised
+    try:
+        capture = cv2.VideoCapture(index)
+    finally:
+        log.setLogLevel(level)
     try:
         if not capture.isOpened():
-            raise OSError(f"camera {index} cannot be opened: is it plugged in, and used by no other program?")
+            device = Path(f"/dev/video{index}")
+            absent = sys.platform == "linux" and not device.exists()
+            why = f"there is no {device}, plug it in" if absent else "another program may hold it, close that"
+            raise OSError(f"camera {index} cannot be opened by OpenCV: {why} or give another number")
         started, count = time.perf_counter(), 0
         while True:
             arrived, image = capture.read()

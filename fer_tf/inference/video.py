@@ -131,6 +131,7 @@ def annotate_video(
     batch, depth = _waiting(source, batch, depth)
     output, table = (None if path is None else Path(path) for path in (output, table))
     _check_paths(source, output, table)
+    read = read_frames(source, limit=limit)
     rate = Fraction(30)
     if not is_camera(source):
         info = probe(source)
@@ -159,7 +160,6 @@ def annotate_video(
                 writer = VideoWriter(output, rate=rate)
                 stack.callback(finish, writer)
                 stages.append(Stage("encode", partial(_written, writer)))
-            read = read_frames(source, limit=limit)
             items = run(read, stages, threaded=threaded, depth=depth, times=times, source_name="decode")
             stack.enter_context(closing(items))
             for item in items:
