@@ -9,6 +9,7 @@ from fer_tf import paths
 from fer_tf.suite import find_notebooks, read_notebook, run_suite
 
 NOTEBOOKS = sorted(paths.NOTEBOOKS.glob("*.ipynb"))
+VIDEO = "12_export_and_video_benchmark"
 HEADINGS = ["Claim", "Parameters", "Setup", "Data", "Model", "Train", "Evaluate", "Look at mistakes", "Keep"]
 
 
@@ -54,4 +55,7 @@ def test_the_suite_runs_on_drawn_faces(tmp_path, monkeypatch):
     for path in NOTEBOOKS:
         assert f"html/{path.stem}.html" in page and (result.run_dir / "html" / f"{path.stem}.html").is_file()
     assert "<video" in page and "<table" in page
+    assert "data:image/jpeg" in (result.run_dir / "html" / f"{VIDEO}.html").read_text(encoding="utf-8")  # the preview
+    for rung in json.loads((result.run_dir / "benchmark.json").read_text(encoding="utf-8"))["rungs"]:
+        assert rung["faces"] > 2 * rung["frames"]  # a batch has something to gather
     assert not re.search(r"""(src|href)=["']https?://""", re.sub(r"<a [^>]*>", "", page))
