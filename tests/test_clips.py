@@ -48,6 +48,41 @@ def test_frames_of_another_size_are_brought_to_the_first(tmp_path):
     assert [frame.image.shape for frame in read_frames(tmp_path / "a.mp4")] == [(48, 64, 3)] * 2
 
 
+def append_h264(path, width: int, height: int) -> None:
+    with av.open(str(path.with_name("part")), "w", format="h264") as container:
+        stream = container.add_stream("libx264", rate=25, width=width, height=height)
+        for level in range(0, 250, 50):
+            image = np.full((height, width, 3), level, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode())
+    with path.open("ab") as file:
+        file.write(path.with_name("part").read_bytes())
+
+
+def test_reads_on_where_a_clip_changes_its_size(tmp_path):
+    for size in ((64, 48), (32, 96)):
+        append_h264(tmp_path / "a.h264", *size)
+    frames = list(read_frames(tmp_path / "a.h264"))
+    assert [frame.image.shape[:2] for frame in frames] == [(48, 64)] * 5 + [(96, 32)] * 5
+    for k, frame in enumerate(frames):
+        assert np.abs(frame.image.astype(int) - 50 * (k % 5)).max() <= 4
+    write_video(tmp_path / "b.mp4", (frame.image for frame in frames), fps=25)
+    assert (probe(tmp_path / "b.mp4").width, probe(tmp_path / "b.mp4").frames) == (64, 10)
+
+
+def test_a_pixel_is_a_clip(tmp_path):
+    with av.open(str(tmp_path / "a.mkv"), "w") as container:
+        stream = container.add_stream("ffv1", rate=5, width=1, height=1)
+        stream.pix_fmt = "bgr0"
+        for level in (0, 200):
+            frame = av.VideoFrame.from_ndarray(np.full((1, 1, 3), level, np.uint8), format="rgb24")
+            container.mux(stream.encode(frame.reformat(format="bgr0")))
+        container.mux(stream.encode())
+    assert [frame.image.tolist() for frame in read_frames(tmp_path / "a.mkv")] == [[[[0] * 3]], [[[200] * 3]]]
+    info = probe(write_video(tmp_path / "b.mp4", [np.zeros((1, 1, 3), np.uint8)], fps=5))
+    assert (info.width, info.height, info.frames) == (2, 2, 1)
+
+
 def test_nothing_stays_of_a_clip_that_cannot_be_written(tmp_path):
     def broken():
         yield np.zeros((8, 8, 3), np.uint8)
