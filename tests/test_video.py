@@ -263,11 +263,11 @@ def test_a_signal_or_several_end_the_program_with_whole_files(signals, engine, t
 
 
 @pytest.fixture
-def disk(monkeypatch):
-    """Takes the largest size in bytes that any file may have from now on."""
+def disk():
+    """Takes the largest size in bytes that any file may have from now on; none lifts the limit."""
     resource = pytest.importorskip("resource", reason="no file size limits here")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    yield lambda size=soft: resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
@@ -281,7 +281,7 @@ def test_a_full_disk_names_only_files_that_are_there(size, suffix, engine, disk,
     disk(size)
     with pytest.raises(VideoError, match="too large") as caught:
         annotate_video(clip, engine=engine, detector=load_detector("full"), output=output, table=rows)
-    disk(-1)
+    disk()
     told, summary = str(caught.value), caught.value.summary
     assert f"stopped after {summary.frames} frames" in told and f"; {output} could not be finished" in told
     assert output.read_text() == "an older file" and summary.output is None
@@ -297,7 +297,7 @@ def test_a_table_whose_first_bytes_find_no_room_leaves_nothing(disk, tmp_path):
     disk(1)
     with pytest.raises(OSError, match="too large"):
         table.FaceTable(tmp_path / "faces.parquet", FER2013)
-    disk(-1)
+    disk()
     assert not list(tmp_path.iterdir())
 
 
