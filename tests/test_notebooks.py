@@ -15,6 +15,7 @@ from fer_tf.training.compare import summary
 from fer_tf.training.evaluate import report
 
 NOTEBOOKS = sorted(paths.NOTEBOOKS.glob("*.ipynb"))
+VIDEO = "12_export_and_video_benchmark"
 HEADINGS = ["Claim", "Parameters", "Setup", "Data", "Model", "Train", "Evaluate", "Look at mistakes", "Keep"]
 
 
@@ -72,6 +73,9 @@ def test_the_suite_runs_on_drawn_faces(tmp_path, monkeypatch):
     for path in NOTEBOOKS:
         assert f"html/{path.stem}.html" in page and (result.run_dir / "html" / f"{path.stem}.html").is_file()
     assert "<video" in page and "<table" in page
+    assert "data:image/jpeg" in (result.run_dir / "html" / f"{VIDEO}.html").read_text(encoding="utf-8")  # the preview
+    for rung in json.loads((result.run_dir / "benchmark.json").read_text(encoding="utf-8"))["rungs"]:
+        assert rung["faces"] > 2 * rung["frames"]  # a batch has something to gather
     assert not re.search(r"""(src|href)=["']https?://""", re.sub(r"<a [^>]*>", "", page))
 
 
