@@ -2,6 +2,7 @@
 
 import json
 import logging
+import sys
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
@@ -12,6 +13,7 @@ from fer_tf import tables, terminal
 from fer_tf.terminal import bar, busy, show
 
 app = typer.Typer(
+    cls=terminal.Commands,
     help="Facial emotion recognition: download, split, train, evaluate, export, image, video, bench, suite, models. "
     "Labels are what annotators saw in a picture, not what a person felt.",
     no_args_is_help=True,
@@ -35,8 +37,9 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs to
 
 
 def main() -> None:
-    """Run the command line."""
-    terminal.guarded(app)
+    """Run the command line; `--debug` is taken anywhere."""
+    terminal.prepare()
+    app([argument for argument in sys.argv[1:] if argument != "--debug"])
 
 
 @app.callback()
@@ -132,18 +135,13 @@ def evaluate(
     """Judge a model on valid, test and the rows of each that repeat nothing of an earlier split."""
     from fer_tf.data.fer2013 import SIZE as FER2013_SIZE
     from fer_tf.data.readers import load
-    from fer_tf.training.evaluate import predict, report
+    from fer_tf.training.evaluate import judge
 
     with busy("loading model and data"):
-        engine, reports = _engine(model, backend), {}
+        engine = _engine(model, backend)
         data = load(dataset, labels=labels, image_size=max(engine.card.image_size, FER2013_SIZE), limit=limit)
-    for name in ("valid", "test"):
-        faces, clean = getattr(data, name), data.audit.clean[name]
-        with bar(name, unit="faces", total=len(faces)) as advance:
-            logits = predict(engine, faces, on_batch=advance)
-        reports[name] = report(logits, faces.labels, faces.emotions)
-        if clean.any():
-            reports[f"{name}_clean"] = report(logits[clean], faces.labels[clean], faces.emotions)
+    with bar("evaluate", unit="faces") as advance:
+        reports, _ = judge(engine, data, on_batch=advance)
     judged = {name: found.to_dict() for name, found in reports.items()}
     about = {"model": engine.card.name, "dataset": data.name, "fingerprint": data.fingerprint}
     about |= {"backend": engine.backend, "provider": engine.provider}
@@ -273,10 +271,15 @@ def bench(
     from tempfile import TemporaryDirectory
 
     from fer_tf.data.drawn import draw_clip
+    from fer_tf.files import check_writable
     from fer_tf.inference.benchmark import ladder, save
     from fer_tf.inference.clips import write_video
     from fer_tf.inference.detect import load_detector
 
+    if limit < 1:
+        raise ValueError(f"--limit must be at least 1 frame, got {limit}")
+    if output:
+        check_writable(output)
     choices = {"backends": backend} if backend else {}
     choices |= {"detector": load_detector(detector), "batch": batch, "threads": threads, "limit": limit}
     with TemporaryDirectory() as folder, busy("bench") as status:

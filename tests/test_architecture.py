@@ -22,6 +22,7 @@ FLOORS = {  # a module may import modules of lower floors and of its own wing
     "calibration": 0,
     "card": 0,
     "faces": 0,
+    "files": -1,
     "labels": 0,
     "paths": 0,
 }

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from squares import FINDER
 
+from fer_tf.files import check_writable
 from fer_tf.inference import benchmark
 from fer_tf.inference.benchmark import ladder, save, time_engine
-from fer_tf.inference.files import check_writable
 
 
 def test_the_ladder_measures_the_same_frames_on_every_rung(clip, engine, tmp_path):

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
+from fer_tf.files import check_writable, partial_path, settled
 from fer_tf.inference.clips import probe
 from fer_tf.inference.detect import Detector
 from fer_tf.inference.engine import load_engine, resolve_model
-from fer_tf.inference.files import check_writable, partial_path, settled
 from fer_tf.inference.video import BATCH, VideoError, VideoInterrupted, VideoSummary, annotate_video
 
 PACKAGES = ("numpy", "opencv-python-headless", "onnxruntime-openvino", "openvino", "av")

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from fer_tf.inference.files import partial_path, settled
+from fer_tf.files import partial_path, settled
 
 TICKS = 100
 """Steps per frame of a written clip's clock: fine enough for a variable frame rate."""

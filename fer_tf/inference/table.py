@@ -6,7 +6,7 @@ from contextlib import closing
 from pathlib import Path
 
 from fer_tf.faces import Faces
-from fer_tf.inference.files import partial_path, settled
+from fer_tf.files import partial_path, settled
 
 CHUNK = 4096
 """Rows held in memory before they are written."""

@@ -12,11 +12,11 @@ import numpy as np
 
 from fer_tf.data.images import read_image
 from fer_tf.faces import Faces
+from fer_tf.files import check_writable
 from fer_tf.inference.annotate import draw
 from fer_tf.inference.clips import Frame, VideoWriter, check_size, is_camera, probe, read_frames
 from fer_tf.inference.clips import write_video as write_video
 from fer_tf.inference.detect import Detector, crop_faces
-from fer_tf.inference.files import check_writable
 from fer_tf.inference.live import OnFrame
 from fer_tf.inference.pipeline import Stage, StageError, StageTime, interrupts_held, run
 from fer_tf.inference.table import FORMATS, FaceTable

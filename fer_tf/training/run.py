@@ -16,6 +16,7 @@ import numpy as np
 
 from fer_tf.card import ModelCard, describe_file
 from fer_tf.data.labelled import Splits
+from fer_tf.files import write_atomically
 from fer_tf.training.evaluate import judge
 from fer_tf.training.keras_engine import KerasEngine
 from fer_tf.training.recipe import Recipe
@@ -55,6 +56,8 @@ def claim(run_dir: Path, recipe: Recipe, data: Splits):
     except (FileExistsError, NotADirectoryError) as error:
         raise ValueError(f"{run_dir} must be a folder, but a file is in the way: give another one") from error
     with _locked(run_dir):
+        for left in run_dir.glob(".*.partial"):  # by a kill
+            left.unlink()
         if (run_dir / "metrics.json").exists():
             (run_dir / "checkpoint.npz").unlink(missing_ok=True)  # a kill may have come before fit did it
             raise ValueError(f"{run_dir} holds a finished run; give another folder, or delete this one")
@@ -201,7 +204,7 @@ def finish(run_dir: Path, data: Splits, recipe: Recipe) -> ModelCard:
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **predictions)
     write_atomically(run_dir / "predictions.npz", buffer.getvalue())
-    write_atomically(run_dir / "card.json", (card.to_json() + "\n").encode())
+    card.save(run_dir / "card.json")
     write_atomically(run_dir / "metrics.json", (json.dumps(metrics, indent=2) + "\n").encode())
     return card
 
@@ -210,13 +213,6 @@ def headline(judged: dict) -> dict:
     """Return the figures of a report that a card carries."""
     names = ("n", "accuracy", "accuracy_interval", "macro_f1", "macro_f1_interval", "nll", "ece")
     return {name: judged[name] for name in names}
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that a reader finds the old content or the new, never a part."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_bytes(content)
-    temporary.replace(path)
 
 
 def _versions() -> dict:

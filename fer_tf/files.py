@@ -22,6 +22,13 @@ def partial_path(path: Path) -> Path:
     return path.with_name(f".{path.name}.{os.getpid()}-{next(_NUMBERS)}.partial")
 
 
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file so that a reader finds the old content or the new, never a part."""
+    partial = partial_path(path)
+    with settled(partial, path, keep=True):
+        partial.write_bytes(content)
+
+
 @contextmanager
 def settled(partial: Path, path: Path, *, keep: bool) -> Iterator[None]:
     """Move a grown file into place after the block that closes it; remove it if it is not to be kept or that fails."""
