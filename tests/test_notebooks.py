@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
+import pandas as pd
 import pytest
 
 from fer_tf import paths
@@ -77,6 +78,8 @@ def test_the_suite_runs_on_drawn_faces(tmp_path, monkeypatch):
     for rung in json.loads((result.run_dir / "benchmark.json").read_text(encoding="utf-8"))["rungs"]:
         assert rung["faces"] > 2 * rung["frames"]  # a batch has something to gather
     assert not re.search(r"""(src|href)=["']https?://""", re.sub(r"<a [^>]*>", "", page))
+    covered = pd.read_csv(result.run_dir / "report" / "10_covered.csv", index_col=0).squeeze()
+    assert covered["brightest"] < covered["random"] < covered["darkest"] < covered["nothing"]
 
 
 def test_the_suite_runs_on_real_fer2013(fer2013_csv, tmp_path):
