@@ -1,6 +1,7 @@
 """The terminal: results on stdout, messages and progress on stderr, known errors as one sentence, clean ends."""
 
 import json
+import os
 import signal
 import sys
 import traceback
@@ -14,7 +15,7 @@ from typer.core import TyperGroup
 
 STOPPING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 results = Console()
-messages = Console(stderr=True, emoji=False)
+messages = Console(file=os.fdopen(os.dup(2), "w", errors="replace"), emoji=False)  # seen even while `quiet`
 
 
 class Commands(TyperGroup):
@@ -69,7 +70,9 @@ def show(values: dict, *shown, as_json: bool) -> None:
 def bar(name: str, *, unit: str, total: int | None = None):
     """Show a progress bar where there is a terminal; yields `advance(done, total=...)`."""
     columns = TextColumn(name), BarColumn(), MofNCompleteColumn(), TextColumn(unit), TimeRemainingColumn()
-    with Progress(*columns, console=messages, transient=True, disable=not messages.is_terminal) as progress:
+    # Where the results are seen too, their lines must go above the bar: one console for both.
+    console = results if results.is_terminal else messages
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task(name, total=total)
         yield lambda done, of=total: progress.update(task, completed=done, total=of)
 
@@ -77,3 +80,21 @@ def bar(name: str, *, unit: str, total: int | None = None):
 def busy(what: str):
     """Show that something without a count is going on."""
     return messages.status(what)
+
+
+@contextmanager
+def quiet():
+    """Keep what compiled libraries print at their start, TensorFlow's above all, off the screen; `--debug` shows it."""
+    if "--debug" in sys.argv:
+        yield
+        return
+    sys.stderr.flush()
+    screen = os.dup(2)
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(screen, 2)
+        os.close(screen)

@@ -6,7 +6,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
-import pandas as pd
 import pytest
 
 from fer_tf import paths

@@ -79,7 +79,7 @@ def ladder(
             annotate_video(clip, engine=engine, detector=detector, output=output, batch=batch, limit=2 * batch)
             for name, threaded, faces in steps:
                 if progress:
-                    progress(f"{backend}: {name}")
+                    progress(f"rung {len(result['rungs']) + 1}/{len(backends) * len(steps)}: {backend}, {name}")
                 timed = _Timed(engine)
                 summary = annotate_video(
                     clip, engine=timed, detector=detector, output=output, batch=faces, threaded=threaded, limit=limit

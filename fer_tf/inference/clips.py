@@ -26,7 +26,7 @@ CUT_SHORT_S = 0.5
 
 
 class Frame(NamedTuple):
-    """One picture of a clip: position from 0, presentation time in seconds, uint8 RGB (height, width, 3)."""
+    """One picture of a clip: position from 0, seconds since the first one, uint8 RGB (height, width, 3)."""
 
     index: int
     time_s: float
@@ -197,11 +197,12 @@ def _open(path: Path):
 def _file(path: Path) -> Iterator[Frame]:
     with _open(path) as container:
         stream = container.streams.video[0]
-        index, ended_s = -1, 0.0
+        index, ended_s, began_s = -1, 0.0, None
         for index, (frame, image) in enumerate(_decoded(path, container)):
             time_s = frame.time if frame.time is not None else index / float(_rate(stream))
             ended_s = time_s + float((frame.duration or 0) * (frame.time_base or 0))
-            yield Frame(index, time_s, image)
+            began_s = time_s if began_s is None else began_s
+            yield Frame(index, time_s - began_s, image)
         stated_s = _stated_s(container, stream)
         if index < 0:
             raise ValueError(f"{path} holds no frame: check how it was made")

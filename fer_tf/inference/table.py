@@ -16,8 +16,9 @@ FIELDS = {"frame": int, "time_s": float, "face": int, "left": float, "top": floa
 class FaceTable:
     """A table that grows beside its final place and is moved there when closed.
 
-    Columns: frame, time_s, face (0.. within its frame, best score first), left, top, right, bottom in pixels, score,
-    label, and one probability per emotion. Raises ValueError for a suffix other than .csv, .parquet, .jsonl.
+    Columns: frame, time_s (since the first frame, as in the annotated clip), face (0.. within its frame, best score
+    first), left, top, right, bottom in pixels, score, label, and one probability per emotion. Raises ValueError for a
+    suffix other than .csv, .parquet, .jsonl.
     """
 
     def __init__(self, path: Path, emotions: tuple[str, ...]):

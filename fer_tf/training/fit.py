@@ -16,7 +16,7 @@ import numpy as np
 from fer_tf import zoo
 from fer_tf.card import ModelCard
 from fer_tf.data.labelled import Splits
-from fer_tf.training import evaluate, run
+from fer_tf.training import evaluate, folder, run
 from fer_tf.training.batches import Batches, balanced_weights
 from fer_tf.training.recipe import Augmentation, Recipe
 from fer_tf.training.run import Progress
@@ -39,16 +39,16 @@ def fit(
 
     An unfinished run of the same recipe and data in `run_dir` is resumed; a finished one, or another run's folder,
     raises ValueError, and so does a training that diverges. RuntimeError if another process trains in `run_dir`.
-    `report` receives each line of the log, `on_step(done, steps)` each train batch.
+    `report` receives each line of the log, `on_step(done, steps)` each train batch of the whole run.
     """
     if recipe.targets == "auto":
         recipe = recipe.with_(targets="labels" if data.train.distributions is None else "distribution")
 
     def log(line: str, *, once: bool = False) -> None:
-        run.write_log(run_dir, line, once=once)
+        folder.write_log(run_dir, line, once=once)
         report(line)
 
-    with run.claim(run_dir, recipe, data):
+    with folder.claim(run_dir, recipe, data):
         progress = _train(model, data, recipe, run_dir, log=log, on_step=on_step)
         log(verdict(progress, recipe), once=True)
         run.write_history(run_dir, progress.history)  # again: a kill may have come between checkpoint and history
@@ -94,14 +94,16 @@ def _epoch(trainer, model: keras.Model, data: Splits, recipe: Recipe, *, epoch: 
     """Train one epoch, in an order that only seed and epoch decide, judge on valid; return the history's columns.
 
     `loss` is what training minimises, with label smoothing, class weights and votes; `nll`, accuracy and macro-F1 are
-    those of the labels, on train as on valid. Raises ValueError if the loss or a logit is not finite.
+    those of the labels, on train as on valid; the learning rate is the higher one of start and end. Raises ValueError
+    if the loss or a logit is not finite.
     """
     batching = {"image_size": model.input_shape[1], "batch_size": recipe.batch_size}
     weights = balanced_weights(data.train) if recipe.class_weight == "balanced" else None
     order = np.random.default_rng((recipe.seed, epoch)).permutation(len(data.train))
     batches = Batches(data.train, weights=weights, order=order, targets=recipe.targets, **batching)
-    tell = keras.callbacks.LambdaCallback(on_train_batch_end=lambda i, logs: on_step and on_step(i + 1, len(batches)))
-    start = time.perf_counter()
+    done, steps = (epoch - 1) * len(batches), (recipe.head_epochs + recipe.epochs) * len(batches)
+    tell = keras.callbacks.LambdaCallback(on_train_batch_end=lambda i, logs: on_step and on_step(done + i + 1, steps))
+    rate, start = _rate(trainer), time.perf_counter()
     fitted = trainer.fit(batches, epochs=1, shuffle=False, verbose=0, callbacks=[tell])
     trained = time.perf_counter()
     train = {name: fitted.history[name][-1] for name in ("loss", "nll", "accuracy", "macro_f1")}
@@ -113,10 +115,14 @@ def _epoch(trainer, model: keras.Model, data: Splits, recipe: Recipe, *, epoch: 
         "valid_nll": judged.nll,
         "valid_accuracy": judged.accuracy,
         "valid_macro_f1": judged.macro_f1,
-        "learning_rate": float(keras.ops.convert_to_numpy(trainer.optimizer.learning_rate)),
+        "learning_rate": max(rate, _rate(trainer)),
         "seconds": round(time.perf_counter() - start, 2),
         "images_per_s": round(len(order) / (trained - start), 1),
     }
+
+
+def _rate(trainer: keras.Model) -> float:
+    return float(keras.ops.convert_to_numpy(trainer.optimizer.learning_rate))
 
 
 def _diverged(recipe: Recipe, *, epoch: int, phase: str) -> str:
@@ -242,13 +248,13 @@ def finished_early(progress: Progress, recipe: Recipe) -> bool:
 def epoch_line(row: dict, recipe: Recipe) -> str:
     """Return one epoch as a line of the log."""
     shares = "  ".join(
-        f"{split} nll {row[p + 'nll']:.4f} acc {row[p + 'accuracy']:.4f} F1 {row[p + 'macro_f1']:.4f}"
+        f"{split} nll {row[p + 'nll']:.3f} acc {100 * row[p + 'accuracy']:.1f} % F1 {100 * row[p + 'macro_f1']:.1f} %"
         for split, p in (("train", ""), ("valid", "valid_"))
     )
     total = recipe.head_epochs + recipe.epochs
     return (
-        f"epoch {row['epoch']:>3}/{total} {row['phase']}  loss {row['loss']:.4f}  {shares}  "
-        f"rate {row['learning_rate']:.2e}  {row['seconds']:.0f} s{'  improved' if row['improved'] else ''}"
+        f"epoch {row['epoch']:>3}/{total} {row['phase']}  loss {row['loss']:.3f}  {shares}  "
+        f"rate {row['learning_rate']:.2g}  {row['seconds']:.0f} s{'  improved' if row['improved'] else ''}"
     )
 
 

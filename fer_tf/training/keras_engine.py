@@ -7,6 +7,7 @@ import keras
 import numpy as np
 
 from fer_tf.card import ModelCard
+from fer_tf.training.folder import keras_file
 
 
 class KerasEngine:
@@ -40,16 +41,11 @@ class KerasEngine:
 
 def load_keras(path: Path) -> KerasEngine:
     """Load a `.keras` file, or the `model.keras` of a folder, with the `card.json` beside it."""
-    path = path / "model.keras" if path.is_dir() else path
-    if not path.is_file():
-        raise FileNotFoundError(f"no Keras model at {path}: give a .keras file, or a folder that holds model.keras")
-    card = path.with_name("card.json")
-    if not card.is_file():
-        raise FileNotFoundError(f"{path} has no card.json beside it, so its emotions and image size are unknown")
+    path = keras_file(path)
     if not is_zipfile(path):
         raise ValueError(f"{path} is damaged or no .keras file at all (no whole zip): copy it again, or train it again")
     try:
         model = keras.saving.load_model(path, compile=False)
     except (ValueError, OSError, TypeError, KeyError, BadZipFile) as error:
         raise ValueError(f"{path} is damaged, or not a Keras model that can be read: {error}") from error
-    return KerasEngine(model, ModelCard.load(card))
+    return KerasEngine(model, ModelCard.load(path.with_name("card.json")))

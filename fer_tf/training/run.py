@@ -1,11 +1,10 @@
-"""The run folder: who owns it, the checkpoint that a killed run resumes from, the log, and the final papers."""
+"""What a run leaves in its folder: the checkpoint that a killed run resumes from, the history, the final papers."""
 
 import csv
 import io
 import json
 import shutil
 import sys
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -42,74 +41,6 @@ class Progress:
     rate_drops: int = 0
     rate_wait: int = 0
     history: list = field(default_factory=list)
-
-
-@contextmanager
-def claim(run_dir: Path, recipe: Recipe, data: Splits):
-    """Make the folder and hold it while the context lasts; write recipe.json and data.json.
-
-    Raises ValueError for a file, a finished run's folder and another run's of which an epoch is finished, RuntimeError
-    for a folder that another process holds.
-    """
-    try:
-        run_dir.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError) as error:
-        raise ValueError(f"{run_dir} must be a folder, but a file is in the way: give another one") from error
-    with _locked(run_dir):
-        for left in run_dir.glob(".*.partial"):  # by a kill
-            left.unlink()
-        if (run_dir / "metrics.json").exists():
-            (run_dir / "checkpoint.npz").unlink(missing_ok=True)  # a kill may have come before fit did it
-            raise ValueError(f"{run_dir} holds a finished run; give another folder, or delete this one")
-        described = {"name": data.name, "fingerprint": data.fingerprint, "terms": data.terms}
-        for path, values in (run_dir / "recipe.json", recipe.to_dict()), (run_dir / "data.json", described):
-            text = json.dumps(values, indent=2, ensure_ascii=False) + "\n"
-            begun = path.exists() and (run_dir / "checkpoint.npz").exists()
-            if begun and path.read_text(encoding="utf-8") != text:
-                raise ValueError(
-                    f"{run_dir} holds an unfinished run of another recipe or other data; give another folder"
-                )
-            write_atomically(path, text.encode())
-        yield
-
-
-@contextmanager
-def _locked(run_dir: Path):
-    """Keep every other process out of the folder; the system lifts the lock when this one ends, however it ends."""
-    path = run_dir / "lock"
-    try:
-        with path.open("a") as file:
-            try:
-                _lock(file)
-            except (BlockingIOError, PermissionError) as error:
-                raise RuntimeError(
-                    f"another training is running in {run_dir}: wait until it ends, or give another folder"
-                ) from error
-            yield
-    finally:
-        if (run_dir / "metrics.json").exists():  # a finished folder is refused without a lock
-            path.unlink(missing_ok=True)
-
-
-def _lock(file) -> None:
-    """Lock an open file for this process alone, or raise BlockingIOError (PermissionError on Windows) at once."""
-    if sys.platform == "win32":
-        import msvcrt
-
-        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-    else:
-        import fcntl
-
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-
-def write_log(run_dir: Path, line: str, *, once: bool = False) -> None:
-    """Append a line to log.txt; `once` leaves it out if it is there, as it may be after a kill."""
-    path = run_dir / "log.txt"
-    if once and path.exists() and line in path.read_text(encoding="utf-8").splitlines():
-        return
-    with path.open("a", encoding="utf-8") as file:
-        file.write(line + "\n")
 
 
 def save_checkpoint(run_dir: Path, trainer: keras.Model, progress: Progress) -> None:
