@@ -165,7 +165,7 @@ class Killed(BaseException):
         pytest.param("save_checkpoint", 6, 5, id="under the plateau schedule, in the epoch in which patience runs out"),
         pytest.param("save_checkpoint", 8, 7, id="between the extra epochs"),
         pytest.param("finish", 1, 8, id="after the verdict"),
-        pytest.param("write_atomically", 18, 8, id="in finish, after some of the papers"),
+        pytest.param("write_atomically", 19, 8, id="in finish, after some of the papers"),
     ],
 )
 def test_a_run_killed_anywhere_ends_as_if_undisturbed(undisturbed, tiny, tmp_path, monkeypatch, name, call, epochs):
