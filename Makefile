@@ -10,6 +10,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/installed
+EACH_LINE := $(shell sed --version >/dev/null 2>&1 && echo -u || echo -l)
 
 # Every variable of the command line is a parameter of the notebooks: make suite EPOCHS=3 -> -p epochs=3
 given = $(foreach name,$(.VARIABLES),$(if $(filter command,$(origin $(name))),$(name)))
@@ -43,7 +44,7 @@ $(STAMP): requirements.txt pyproject.toml
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || '$(PYTHON)' -m venv --clear .venv
 	@echo "Installing into .venv (some minutes and a few GB of disk the first time)"
 	@{ $(BIN)/python -m pip install -r requirements.txt && $(BIN)/python -m pip install --no-deps -e .; \
-	   echo $$? > .venv/status; } 2>&1 | tee .venv/install.log | sed -n \
+	   echo $$? > .venv/status; } 2>&1 | tee .venv/install.log | sed $(EACH_LINE) -n -e '/^Installing collected packages: fer-tf$$/d' \
 	  -e 's/^ *Downloading \([^ ]*\) (\([0-9.]* MB\)).*/  downloading \2  \1/p' \
 	  -e 's/^ *Using cached \([^ ]*\) (\([0-9.]* MB\)).*/  cached      \2  \1/p' \
 	  -e 's/^Installing collected packages.*/  unpacking/p' -e '/^ERROR/p'

@@ -5,6 +5,8 @@ import json
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 
+from fer_tf.files import write_atomically
+
 METADATA_KEY = "fer_tf.card"
 
 INTENDED_USE = (
@@ -81,9 +83,7 @@ class ModelCard:
 
     def save(self, path: Path) -> None:
         """Write JSON, whole or not at all."""
-        temporary = path.with_name(path.name + ".tmp")
-        temporary.write_text(self.to_json() + "\n", encoding="utf-8")
-        temporary.replace(path)
+        write_atomically(path, (self.to_json() + "\n").encode())
 
     @classmethod
     def load(cls, path: Path) -> "ModelCard":

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import sys
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
@@ -12,6 +13,7 @@ from fer_tf import tables, terminal
 from fer_tf.terminal import bar, busy, show
 
 app = typer.Typer(
+    cls=terminal.Commands,
     help="Facial emotion recognition: download, split, train, evaluate, export, image, video, bench, suite, models. "
     "Labels are what annotators saw in a picture, not what a person felt.",
     no_args_is_help=True,
@@ -31,12 +33,15 @@ Detector = Annotated[
 ]
 Dataset = Annotated[str, typer.Option(help="drawn, fer2013, ferplus, or the path of a CSV or a folder.")]
 Limit = Annotated[int | None, typer.Option(help="At most so many images per split.")]
+LABELS = "auto, fer2013, ferplus-majority, ferplus-argmax or ferplus-distribution"
+RECIPES = sorted(path.stem for path in (Path(__file__).parent / "training" / "recipes").glob("*.toml"))
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs to read.")]
 
 
 def main() -> None:
-    """Run the command line."""
-    terminal.guarded(app)
+    """Run the command line; `--debug` is taken anywhere."""
+    terminal.prepare()
+    app([argument for argument in sys.argv[1:] if argument != "--debug"])
 
 
 @app.callback()
@@ -67,7 +72,7 @@ def split(
         Path, typer.Argument(help="Holds train/ with a folder per emotion, or these folders themselves.")
     ],
     fraction: Annotated[float, typer.Option(help="Share that goes to val_new/.")] = 0.15,
-    seed: Annotated[int, typer.Option()] = 0,
+    seed: Annotated[int, typer.Option(help="Of the random cut: the same seed cuts the same way.")] = 0,
     copy: Annotated[bool, typer.Option("--copy", help="Copy the files instead of linking them.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -82,26 +87,28 @@ def split(
 
 @app.command()
 def train(
-    recipe: Annotated[
-        str, typer.Option(help="A name such as lenet_fer2013, or a .toml or .json file.")
-    ] = "lenet_drawn",
+    recipe: Annotated[str, typer.Option(help=f"{', '.join(RECIPES)}, or a .toml or .json file.")] = "lenet_drawn",
     dataset: Annotated[str | None, typer.Option(help="Another data set than the recipe's.")] = None,
-    labels: Annotated[str | None, typer.Option(help="Other labels: fer2013, ferplus-majority, ...")] = None,
+    labels: Annotated[str | None, typer.Option(help=f"Instead of the recipe's: {LABELS}.")] = None,
     run_dir: Annotated[Path | None, typer.Option(help="Where the run goes; runs/<recipe> if left out.")] = None,
-    change: Annotated[list[str], typer.Option("--set", help="Change a choice: --set epochs=3. Repeatable.")] = (),
+    change: Annotated[
+        list[str], typer.Option("--set", help="Change a choice of the recipe: --set epochs=3. Repeatable.")
+    ] = (),
     limit: Limit = None,
     as_json: AsJson = False,
 ) -> None:
     """Train by a recipe, select on valid, report test once. The same command resumes a run that was killed."""
     from fer_tf import paths
+    from fer_tf.training.folder import refuse_finished
     from fer_tf.training.recipe import find_recipe, with_texts
 
     chosen = with_texts(find_recipe(recipe), change)
     given = {"dataset": dataset, "labels": labels}
     chosen = chosen.with_(**{name: value for name, value in given.items() if value})
+    folder = run_dir or paths.RUNS / Path(recipe).stem
+    refuse_finished(folder)
     from fer_tf.data.fer2013 import SIZE as FER2013_SIZE
     from fer_tf.data.readers import load
-    from fer_tf.training.fit import build_model, fit
     from fer_tf.zoo import architecture
 
     size = max(chosen.image_size or architecture(chosen.architecture).image_size, FER2013_SIZE)
@@ -111,9 +118,11 @@ def train(
         tell(data.audit.summary())
     if not as_json:
         show({}, tables.balance(data.audit), as_json=False)
-    folder = run_dir or paths.RUNS / Path(recipe).stem
-    model = build_model(chosen, emotions=len(data.emotions))
-    with bar("epoch", unit="batches") as advance:
+    with busy("starting Keras"), terminal.quiet():
+        from fer_tf.training.fit import build_model, fit
+
+        model = build_model(chosen, emotions=len(data.emotions))
+    with bar("train", unit="batches") as advance:
         card = fit(model, data, chosen, folder, report=tell, on_step=advance)
     table = tables.metrics(card.metrics, title=f"{card.name} on {data.name}")
     values = {"run_dir": str(folder), "card": json.loads(card.to_json())}
@@ -124,7 +133,7 @@ def train(
 def evaluate(
     model: Annotated[str, typer.Argument(help="A shipped model's name, a run folder, an .onnx or a .keras file.")],
     dataset: Dataset = "drawn",
-    labels: Annotated[str, typer.Option(help="Whose labels a CSV gets: fer2013, ferplus-majority, ...")] = "auto",
+    labels: Annotated[str, typer.Option(help=f"Whose labels a CSV gets: {LABELS}.")] = "auto",
     backend: Backend = None,
     limit: Limit = None,
     as_json: AsJson = False,
@@ -132,18 +141,13 @@ def evaluate(
     """Judge a model on valid, test and the rows of each that repeat nothing of an earlier split."""
     from fer_tf.data.fer2013 import SIZE as FER2013_SIZE
     from fer_tf.data.readers import load
-    from fer_tf.training.evaluate import predict, report
+    from fer_tf.training.evaluate import judge
 
     with busy("loading model and data"):
-        engine, reports = _engine(model, backend), {}
+        engine = _engine(model, backend)
         data = load(dataset, labels=labels, image_size=max(engine.card.image_size, FER2013_SIZE), limit=limit)
-    for name in ("valid", "test"):
-        faces, clean = getattr(data, name), data.audit.clean[name]
-        with bar(name, unit="faces", total=len(faces)) as advance:
-            logits = predict(engine, faces, on_batch=advance)
-        reports[name] = report(logits, faces.labels, faces.emotions)
-        if clean.any():
-            reports[f"{name}_clean"] = report(logits[clean], faces.labels[clean], faces.emotions)
+    with bar("evaluate", unit="faces") as advance:
+        reports, _ = judge(engine, data, on_batch=advance)
     judged = {name: found.to_dict() for name, found in reports.items()}
     about = {"model": engine.card.name, "dataset": data.name, "fingerprint": data.fingerprint}
     about |= {"backend": engine.backend, "provider": engine.provider}
@@ -161,7 +165,10 @@ def export(
     as_json: AsJson = False,
 ) -> None:
     """Write ONNX with the card inside; refused if ONNX Runtime or OpenVINO disagree with Keras."""
-    with busy("converting, then comparing the runtimes"):
+    from fer_tf.training.folder import keras_file
+
+    keras_file(source)
+    with busy("converting, then comparing the runtimes"), terminal.quiet():
         from fer_tf.training.export import export
 
         exported = export(source, target)
@@ -210,7 +217,9 @@ def image(
             show({}, title, *([tables.faces(ranked)] if ranked else []), as_json=False)
     if as_json:
         told = {path: str(error) for path, error in failures.items()}
-        show({"model": engine.card.name, "images": found, "errors": told}, as_json=True)
+        about = {"model": engine.card.name, "provider": engine.provider, "detector": finder.name}
+        show(about | {"images": found, "errors": told}, as_json=True)
+    _hint(finder.name, nothing=bool(found) and not any(found.values()))
     for error in failures.values():
         terminal.complain(error)
     if failures:
@@ -251,6 +260,7 @@ def video(
         f"{summary.frames_per_s:.1f} frames/s ({engine.card.name} on {summary.provider}, {summary.detector})"
     )
     show(summary.to_dict(), line, *filter(None, (summary.output, summary.table)), as_json=as_json)
+    _hint(summary.detector, nothing=not summary.faces)
 
 
 @app.command()
@@ -273,10 +283,15 @@ def bench(
     from tempfile import TemporaryDirectory
 
     from fer_tf.data.drawn import draw_clip
+    from fer_tf.files import check_writable
     from fer_tf.inference.benchmark import ladder, save
     from fer_tf.inference.clips import write_video
     from fer_tf.inference.detect import load_detector
 
+    if limit < 1:
+        raise ValueError(f"--limit must be at least 1 frame, got {limit}")
+    if output:
+        check_writable(output)
     choices = {"backends": backend} if backend else {}
     choices |= {"detector": load_detector(detector), "batch": batch, "threads": threads, "limit": limit}
     with TemporaryDirectory() as folder, busy("bench") as status:
@@ -324,12 +339,22 @@ def _engine(model: str, backend: str | None, threads: int | None = None):
     if path.suffix == ".keras" or ((path / "model.keras").is_file() and not (path / "model.onnx").is_file()):
         if backend or threads:
             raise ValueError(f"{model} runs in Keras, which takes no --backend or --threads: `fer-tf export` it first")
-        from fer_tf.training.keras_engine import load_keras
+        from fer_tf.training.folder import keras_file
 
-        return load_keras(path)
+        keras_file(path)
+        with terminal.quiet():
+            from fer_tf.training.keras_engine import load_keras
+
+            return load_keras(path)
     from fer_tf.inference.engine import load_engine
 
     return load_engine(model, backend=backend or "openvino-provider", threads=threads)
+
+
+def _hint(detector: str, *, nothing: bool) -> None:
+    if nothing:
+        other = "--detector yunet (after `fer-tf download yunet`)" if detector == "haar" else "--detector haar"
+        terminal.say(f"no face was found: try {other}, or --detector full where the picture already is one face")
 
 
 def _face(faces, i: int, emotions: tuple[str, ...]) -> dict:

@@ -6,4 +6,5 @@ ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = ROOT / "notebooks"
 MODELS = ROOT / "models"  # shipped models, committed
 DATA = ROOT / "data"  # downloads and caches, never committed
+YUNET = DATA / "yunet" / "face_detection_yunet_2023mar.onnx"
 RUNS = ROOT / "runs"  # what training and the suite write, never committed

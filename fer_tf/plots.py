@@ -11,6 +11,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
+from fer_tf.calibration import calibration_bins, expected_calibration_error
 from fer_tf.labels import COLOURS
 
 STYLE = {
@@ -112,14 +113,14 @@ def probabilities(p: np.ndarray, emotions: Sequence[str], *, ax: Axes | None = N
 
 
 def history(frame: pd.DataFrame) -> np.ndarray:
-    """Draw a run's history.csv: loss, accuracy and macro-F1 of train and valid against the epoch; returns three Axes.
+    """Draw a run's history.csv: NLL, accuracy and macro-F1 of train and valid against the epoch; returns three Axes.
 
     The head phase is shaded, the best epoch (the last that `improved`) marked.
     """
     axes = plt.subplots(1, 3, figsize=(11, 3.4), layout="constrained")[1]
     epochs = frame["epoch"]
     improved = frame.loc[frame["improved"].astype(bool), "epoch"]
-    names = {"Loss": "loss", "Accuracy": "accuracy", "Macro-F1": "macro_f1"}
+    names = {"NLL": "nll", "Accuracy": "accuracy", "Macro-F1": "macro_f1"}
     for ax, (title, name) in zip(axes, names.items(), strict=True):
         for split, column in (("train", name), ("valid", f"valid_{name}")):
             ax.plot(epochs, frame[column], color=SPLITS[split], marker="o", markersize=3, label=split)
@@ -129,10 +130,10 @@ def history(frame: pd.DataFrame) -> np.ndarray:
             best = improved.iloc[-1]
             text = f"best, epoch {best}"
             ax.axvline(best, color=QUIET, linestyle="--", linewidth=1, zorder=1, label=text)
-        ax.set(title=title, xlabel="epoch", ylabel="loss, nats" if name == "loss" else title)
+        ax.set(title=title, xlabel="epoch", ylabel="NLL, nats" if name == "nll" else title)
         ax.set_xlim(epochs.min() - 0.5, epochs.max() + 0.5)
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-        if name != "loss":
+        if name != "nll":
             _percent(ax.yaxis)
     handles, labels = axes[0].get_legend_handles_labels()
     axes[0].figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
@@ -176,11 +177,8 @@ def reliability(p: np.ndarray, labels: np.ndarray, *, bins: int = 15, ax: Axes |
 
     A bar below the diagonal is overconfidence. Bins are equally wide.
     """
-    confidence, hit = p.max(axis=1), p.argmax(axis=1) == labels
-    number = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
-    rows = np.bincount(number, minlength=bins)
-    accuracy, mean = (np.bincount(number, values, bins) / np.maximum(rows, 1) for values in (hit, confidence))
-    ece = np.abs(accuracy - mean) @ rows / len(labels)
+    rows, accuracy, mean = calibration_bins(p, labels, bins=bins)
+    ece = expected_calibration_error(p, labels, bins=bins)
     ax = _axes(ax, 6.8, 4.4)
     left, few = np.arange(bins) / bins, rows < 0.01 * len(labels)
     style = {"width": 1 / bins, "align": "edge", "edgecolor": "white", "color": SERIES[2]}

@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from fer_tf import pages, paths
+from fer_tf.data.readers import NAMED, locate
 
 KINDS = {"str": str, "int": int, "float": float, "bool": bool}
 BOOLEANS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
@@ -172,6 +173,8 @@ def run_suite(*, notebooks=None, parameters: dict, run_dir: Path | None = None, 
 
     suite = find_notebooks(notebooks)
     values = match_parameters(suite, parameters)
+    if dataset := parameters.get("dataset"):
+        locate(dataset if dataset in NAMED else paths.ROOT / dataset)
     run_dir = _new_folder(run_dir)
     started = datetime.now()
     console = progress or Console(quiet=True)

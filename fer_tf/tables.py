@@ -43,7 +43,7 @@ def balance(audit) -> Table:
 
 def faces(found: list[dict]) -> Table:
     """Return every face of a picture with its emotions, the most probable first."""
-    table = Table("face", "box, px", "score", "emotions")
+    table = Table("face", "box, px", "detector score", "emotions")
     for number, face in enumerate(found, start=1):
         bars = [f"{emotion:<9}{100 * p:>4.0f} %  {'█' * round(20 * p)}" for emotion, p in face["probabilities"].items()]
         box = " ".join(f"{v:.0f}" for v in face["box"])
@@ -60,7 +60,7 @@ def ladder(result: dict) -> Table:
         busiest, spent = max(rung["stages"].items(), key=lambda item: item[1]["share"])
         calls = [f"{rung['latency_ms'][q]:.2f} ms" for q in ("p50", "p95")] if rung["latency_ms"] else ["-", "-"]
         speed = f"{rung['frames_per_s']:.1f}", f"{rung['faces_per_s']:.1f}"
-        table.add_row(rung["provider"], rung["name"], *speed, *calls, f"{busiest} {100 * spent['share']:.0f} %")
+        table.add_row(rung["backend"], rung["name"], *speed, *calls, f"{busiest} {100 * spent['share']:.0f} %")
     return table
 
 

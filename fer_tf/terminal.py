@@ -1,37 +1,48 @@
 """The terminal: results on stdout, messages and progress on stderr, known errors as one sentence, clean ends."""
 
 import json
+import os
 import signal
 import sys
 import traceback
 from contextlib import contextmanager
 
+import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from typer.core import TyperGroup
 
+STOPPING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 results = Console()
-messages = Console(stderr=True, emoji=False)
+messages = Console(file=os.fdopen(os.dup(2), "w", errors="replace"), emoji=False)  # seen even while `quiet`
 
 
-def guarded(command) -> None:
-    """Run `command(arguments)`; a known error becomes one sentence and exit code 1.
+class Commands(TyperGroup):
+    """Typer's commands; a known error becomes one sentence and exit code 1, an interrupt one and exit code 130."""
 
-    Ctrl-C, SIGTERM and a closed terminal all end it the same way: files are closed, exit code 130.
-    """
+    def invoke(self, context):
+        try:
+            return super().invoke(context)
+        except KeyboardInterrupt as interrupt:
+            for number in STOPPING:
+                signal.signal(number, signal.SIG_IGN)  # the end itself is not interrupted
+            say(str(interrupt) or "stopped")
+            raise typer.Exit(130) from interrupt
+        except (ValueError, OSError, RuntimeError, ImportError) as error:
+            if isinstance(error, typer.Exit):
+                raise
+            complain(error)
+            raise typer.Exit(1) from error
+
+
+def prepare() -> None:
+    """Let SIGTERM and a closed terminal stop a command as Ctrl-C does, and print whatever the terminal can show."""
     for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="replace")  # a terminal without Unicode gets a question mark, not a traceback
-    for name in ("SIGTERM", "SIGHUP"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.default_int_handler)
-    try:
-        command([argument for argument in sys.argv[1:] if argument != "--debug"])
-    except KeyboardInterrupt as interrupt:
-        say(str(interrupt) or "stopped")
-        sys.exit(130)
-    except (ValueError, OSError, RuntimeError, ImportError) as error:
-        complain(error)
-        sys.exit(1)
+        stream.reconfigure(errors="replace")  # without Unicode a question mark, not a traceback
+    for number in STOPPING:
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup ignores some
+            signal.signal(number, signal.default_int_handler)
 
 
 def say(text: str) -> None:
@@ -59,7 +70,9 @@ def show(values: dict, *shown, as_json: bool) -> None:
 def bar(name: str, *, unit: str, total: int | None = None):
     """Show a progress bar where there is a terminal; yields `advance(done, total=...)`."""
     columns = TextColumn(name), BarColumn(), MofNCompleteColumn(), TextColumn(unit), TimeRemainingColumn()
-    with Progress(*columns, console=messages, transient=True, disable=not messages.is_terminal) as progress:
+    # Where the results are seen too, their lines must go above the bar: one console for both.
+    console = results if results.is_terminal else messages
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task(name, total=total)
         yield lambda done, of=total: progress.update(task, completed=done, total=of)
 
@@ -67,3 +80,21 @@ def bar(name: str, *, unit: str, total: int | None = None):
 def busy(what: str):
     """Show that something without a count is going on."""
     return messages.status(what)
+
+
+@contextmanager
+def quiet():
+    """Keep what compiled libraries print at their start, TensorFlow's above all, off the screen; `--debug` shows it."""
+    if "--debug" in sys.argv:
+        yield
+        return
+    sys.stderr.flush()
+    screen = os.dup(2)
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(screen, 2)
+        os.close(screen)

@@ -1,6 +1,7 @@
 """Small things that several rooms' tests share."""
 
 import os
+import threading
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -32,6 +33,40 @@ def tiny() -> Splits:
     """70 train, 35 valid and 35 test images of bars, 32 px grey."""
     parts = {"train": patterns(70, seed=1), "valid": patterns(35, seed=2), "test": patterns(35, seed=3)}
     return Splits(**parts, name="patterns", terms="made by the tests")
+
+
+@pytest.fixture(scope="session")
+def engine(tmp_path_factory):
+    """A model that sees red faces as happy and blue ones as sad."""
+    from tiny_onnx import write_onnx
+
+    from fer_tf.inference.engine import load_engine
+
+    return load_engine(write_onnx(tmp_path_factory.mktemp("model") / "model.onnx"))
+
+
+@pytest.fixture
+def clip(tmp_path) -> Path:
+    """30 frames of `squares` at 25 frames/s, alone in its folder."""
+    from squares import squares
+
+    from fer_tf.inference.clips import write_video
+
+    return write_video(tmp_path / "clip.mp4", squares(30), fps=25)
+
+
+@pytest.fixture(params=[True, False], ids=["threads", "one thread"])
+def threaded(request) -> bool:
+    """Runs a test with a thread per stage, and again with one for all."""
+    return request.param
+
+
+@pytest.fixture
+def no_thread_is_left():
+    """Fails a test that leaves a thread alive."""
+    before = set(threading.enumerate())
+    yield
+    assert not set(threading.enumerate()) - before
 
 
 @pytest.fixture(scope="session")

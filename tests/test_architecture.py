@@ -19,8 +19,10 @@ FLOORS = {  # a module may import modules of lower floors and of its own wing
     "pages": 1,
     "tables": 3,
     "terminal": 0,
+    "calibration": 0,
     "card": 0,
     "faces": 0,
+    "files": -1,
     "labels": 0,
     "paths": 0,
 }

@@ -5,14 +5,8 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
-from squares import squares
 
 from fer_tf.inference.clips import VideoWriter, probe, read_frames, write_video
-
-
-@pytest.fixture
-def clip(tmp_path):
-    return write_video(tmp_path / "clip.mp4", squares(10), fps=25)
 
 
 @pytest.mark.parametrize("fps", [7.5, 24, 25, 29.97, 30000 / 1001, 59.94])
@@ -54,6 +48,41 @@ def test_frames_of_another_size_are_brought_to_the_first(tmp_path):
     assert [frame.image.shape for frame in read_frames(tmp_path / "a.mp4")] == [(48, 64, 3)] * 2
 
 
+def append_h264(path, width: int, height: int) -> None:
+    with av.open(str(path.with_name("part")), "w", format="h264") as container:
+        stream = container.add_stream("libx264", rate=25, width=width, height=height)
+        for level in range(0, 250, 50):
+            image = np.full((height, width, 3), level, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode())
+    with path.open("ab") as file:
+        file.write(path.with_name("part").read_bytes())
+
+
+def test_reads_on_where_a_clip_changes_its_size(tmp_path):
+    for size in ((64, 48), (32, 96)):
+        append_h264(tmp_path / "a.h264", *size)
+    frames = list(read_frames(tmp_path / "a.h264"))
+    assert [frame.image.shape[:2] for frame in frames] == [(48, 64)] * 5 + [(96, 32)] * 5
+    for k, frame in enumerate(frames):
+        assert np.abs(frame.image.astype(int) - 50 * (k % 5)).max() <= 4
+    write_video(tmp_path / "b.mp4", (frame.image for frame in frames), fps=25)
+    assert (probe(tmp_path / "b.mp4").width, probe(tmp_path / "b.mp4").frames) == (64, 10)
+
+
+def test_a_pixel_is_a_clip(tmp_path):
+    with av.open(str(tmp_path / "a.mkv"), "w") as container:
+        stream = container.add_stream("ffv1", rate=5, width=1, height=1)
+        stream.pix_fmt = "bgr0"
+        for level in (0, 200):
+            frame = av.VideoFrame.from_ndarray(np.full((1, 1, 3), level, np.uint8), format="rgb24")
+            container.mux(stream.encode(frame.reformat(format="bgr0")))
+        container.mux(stream.encode())
+    assert [frame.image.tolist() for frame in read_frames(tmp_path / "a.mkv")] == [[[[0] * 3]], [[[200] * 3]]]
+    info = probe(write_video(tmp_path / "b.mp4", [np.zeros((1, 1, 3), np.uint8)], fps=5))
+    assert (info.width, info.height, info.frames) == (2, 2, 1)
+
+
 def test_nothing_stays_of_a_clip_that_cannot_be_written(tmp_path):
     def broken():
         yield np.zeros((8, 8, 3), np.uint8)
@@ -63,13 +92,24 @@ def test_nothing_stays_of_a_clip_that_cannot_be_written(tmp_path):
         write_video(tmp_path / "a.mp4", broken(), fps=5)
     with pytest.raises(ValueError, match="no frames"):
         write_video(tmp_path / "b.mp4", [], fps=5)
+    with pytest.raises(ValueError, match="at most 16384 pixels a side, got 8 x 16385: scale"):
+        write_video(tmp_path / "c.mp4", [np.zeros((16385, 8, 3), np.uint8)], fps=5)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_encoder_that_fails_is_one_sentence(tmp_path, monkeypatch):
+    monkeypatch.setattr("fer_tf.inference.clips.MAX_SIDE", 99_999)
+    writer = VideoWriter(tmp_path / "a.mp4", rate=Fraction(5))
+    for step in (lambda: writer.write(np.zeros((8, 20_000, 3), np.uint8), 0.0), lambda: writer.close(keep=True)):
+        with pytest.raises(OSError, match=r"a\.mp4 cannot be written \(Generic error"):
+            step()
     assert list(tmp_path.iterdir()) == []
 
 
 def test_reads_a_limited_number_of_frames(clip):
     assert [frame.index for frame in read_frames(clip, limit=7)] == list(range(7))
     with pytest.raises(ValueError, match="limit must be at least 1 frame, got 0"):
-        next(read_frames(clip, limit=0))
+        read_frames(clip, limit=0)
 
 
 def test_turns_a_rotated_clip_upright(tmp_path):

@@ -24,13 +24,13 @@ def logits_with(wrong) -> np.ndarray:
     return 4 * np.eye(7, dtype=np.float32)[named]
 
 
-def write_run(folder, *, wrong=(), fingerprint="aa", emotions=FER2013):
-    """A finished run's papers, as `fit` leaves them."""
+def write_run(folder, *, wrong=(), clean=70, fingerprint="aa", emotions=FER2013):
+    """A finished run's papers, as `fit` leaves them; the first `clean` rows repeat nothing."""
     folder.mkdir(parents=True)
     logits = logits_with(wrong)
     judged = report(logits, LABELS, emotions).to_dict()
     (folder / "metrics.json").write_text(json.dumps({"test": judged, "test_clean": judged}))
-    np.savez(folder / "predictions.npz", test_logits=logits, test_labels=LABELS, test_clean=np.ones(70, bool))
+    np.savez(folder / "predictions.npz", test_logits=logits, test_labels=LABELS, test_clean=np.arange(70) < clean)
     pd.DataFrame({"epoch": [1], "improved": [True]}).to_csv(folder / "history.csv", index=False)
     data = {"name": "drawn", "fingerprint": fingerprint}
     card = ModelCard(name=folder.name, architecture="lenet", emotions=emotions, image_size=48, data=data)
@@ -106,6 +106,26 @@ def test_mcnemar_counts_the_rows_that_one_alone_got_right(tmp_path, first, secon
     assert test.both + test.only_first + test.only_second + test.neither == test.n == 70
     assert test.p == pytest.approx(p) and test.p_holm == pytest.approx(p)
     assert says in test.sentence
+
+
+@pytest.mark.parametrize(
+    ("clean", "split", "n", "only_second"), [(70, "test", 70, 8), (70, "test_clean", 70, 8), (5, "test_clean", 5, 5)]
+)
+def test_clean_rows_are_tested_by_their_mask(tmp_path, clean, split, n, only_second):
+    for name, wrong in (("a", range(8)), ("b", range(0))):
+        write_run(tmp_path / name, wrong=wrong, clean=clean)
+    (test,) = paired_tests(read_runs(tmp_path), split=split)
+    assert (test.n, test.only_second) == (n, only_second)
+
+
+@pytest.mark.parametrize(
+    ("split", "message"), [("train", "no predictions on 'train'; known are test, test_clean"), ("test_clean", "no row")]
+)
+def test_a_split_that_cannot_be_tested_is_named(tmp_path, split, message):
+    for name in "ab":
+        write_run(tmp_path / name, clean=0)
+    with pytest.raises(ValueError, match=message):
+        paired_tests(read_runs(tmp_path), split=split)
 
 
 def test_several_tests_are_held_against_each_other(tmp_path):

@@ -1,10 +1,13 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from sklearn import metrics
 
 from fer_tf import labels
+from fer_tf.calibration import calibration_bins, expected_calibration_error
 from fer_tf.card import ModelCard
-from fer_tf.training.evaluate import evaluate, expected_calibration_error, report, wilson_interval
+from fer_tf.training.evaluate import judge, predict, report, wilson_interval
 
 RNG = np.random.default_rng(0)
 LABELS = RNG.integers(0, 7, 500)
@@ -45,6 +48,13 @@ def test_calibration_error_is_the_gap(confidence, hits, expected):
     assert expected_calibration_error(probabilities, truth) == pytest.approx(expected)
 
 
+def test_bins_hold_rows_accuracy_and_confidence():
+    p = np.array([[0.9, 0.1], [0.8, 0.2], [0.6, 0.4], [0.5, 0.5]])
+    rows, accuracy, confidence = calibration_bins(p, np.array([0, 1, 0, 1]), bins=4)
+    assert rows.tolist() == [0, 1, 1, 2] and accuracy.tolist() == [0, 0, 1, 0.5]
+    assert confidence == pytest.approx([0, 0.5, 0.6, 0.85])
+
+
 @pytest.mark.parametrize(
     ("logits", "truth", "message"),
     [
@@ -68,12 +78,25 @@ class Oracle:
         return crops.mean(axis=(2, 3)).reshape(len(crops), 8, 4).mean(axis=2)[:, :7].astype(np.float32)
 
 
-def test_any_engine_is_judged_batch_by_batch(tiny):
+@pytest.mark.parametrize("clean", [0, 10, 35])
+def test_any_engine_is_judged_on_each_split_and_its_clean_rows(tiny, clean):
+    mask, done = np.arange(35) < clean, []
+    data = replace(tiny, clean={"train": np.ones(70, bool), "valid": np.ones(35, bool), "test": mask})
+    reports, predictions = judge(Oracle(), data, on_batch=lambda *rows: done.append(rows))
+    expected = {"valid": 35, "valid_clean": 35, "test": 35} | ({"test_clean": clean} if clean else {})
+    assert {name: judged.n for name, judged in reports.items()} == expected
+    assert all(judged.accuracy == 1 for judged in reports.values())
+    assert done == [(35, 70), (70, 70)]
+    np.testing.assert_array_equal(predictions["test_clean"], mask)
+    np.testing.assert_array_equal(predictions["valid_logits"].argmax(axis=1), predictions["valid_labels"])
+
+
+def test_predicts_batch_by_batch(tiny):
     done = []
-    judged = evaluate(Oracle(), tiny.test, batch_size=8, on_batch=done.append)
-    assert judged.accuracy == 1 and judged.n == 35 and done[-1] == 35
+    assert predict(Oracle(), tiny.test, batch_size=16, on_batch=done.append).shape == (35, 7)
+    assert done == [16, 32, 35]
 
 
 def test_another_label_order_is_refused(tiny):
     with pytest.raises(ValueError, match="but the faces are labelled"):
-        evaluate(Oracle(labels.FER2013[::-1]), tiny.test)
+        predict(Oracle(labels.FER2013[::-1]), tiny.test)

@@ -4,7 +4,7 @@ import pytest
 
 from fer_tf import labels, zoo
 from fer_tf.card import ModelCard
-from fer_tf.training.explain import grad_cam
+from fer_tf.training.explain import METHODS, saliency
 from fer_tf.training.keras_engine import KerasEngine
 
 CROPS = np.random.default_rng(0).integers(0, 256, (5, 48, 48, 3), dtype=np.uint8)
@@ -18,21 +18,23 @@ def engine(name: str) -> KerasEngine:
 
 @pytest.mark.parametrize("name", list(zoo.ARCHITECTURES))
 @pytest.mark.parametrize("emotion", [None, 3, np.array([0, 1, 2, 3, 4])])
-def test_maps_have_the_crops_size_and_lie_in_0_to_1(name, emotion):
-    maps = grad_cam(engine(name), CROPS, emotion=emotion, batch_size=2)
+@pytest.mark.parametrize("method", METHODS)
+def test_maps_have_the_crops_size_and_lie_in_0_to_1(name, emotion, method):
+    maps = saliency(engine(name), CROPS, method=method, emotion=emotion, batch_size=2)
     assert maps.shape == (5, 48, 48) and maps.dtype == np.float32
     assert maps.min() >= 0 and np.all(np.isclose(maps.max(axis=(1, 2)), 1) | (maps.max(axis=(1, 2)) == 0))
 
 
 def test_a_frozen_backbone_makes_no_difference():
     lenet = engine("lenet")
-    free = grad_cam(lenet, CROPS, emotion=2)
+    free = saliency(lenet, CROPS, emotion=2)
     for layer in zoo.backbone_layers(lenet.model):
         layer.trainable = False
-    np.testing.assert_allclose(grad_cam(lenet, CROPS, emotion=2), free, atol=1e-5)
+    np.testing.assert_allclose(saliency(lenet, CROPS, emotion=2), free, atol=1e-5)
 
 
-def test_the_map_lights_up_where_the_evidence_is():
+@pytest.mark.parametrize("method", METHODS)
+def test_the_map_lights_up_where_the_evidence_is(method):
     """A network that only sums brightness looks at the bright corner."""
     crops = keras.Input((32, 32, 3))
     x = keras.layers.Conv2D(1, 1, use_bias=False, kernel_initializer="ones", name="sum")(crops)
@@ -40,17 +42,38 @@ def test_the_map_lights_up_where_the_evidence_is():
     card = ModelCard(name="sum", architecture="lenet", emotions=("dark", "bright"), image_size=32)
     image = np.zeros((1, 32, 32, 3), np.uint8)
     image[:, :8, :8] = 200
-    (saliency,) = grad_cam(KerasEngine(keras.Model(crops, logits), card), image, layer="sum")
-    assert saliency[:8, :8].min() == pytest.approx(1) and saliency[10:].max() == 0
+    (salient,) = saliency(KerasEngine(keras.Model(crops, logits), card), image, method=method, layer="sum")
+    assert salient[:8, :8].min() == pytest.approx(1) and salient[10:].max() == 0
+
+
+def test_a_head_that_knows_places_needs_the_gradient_of_each_place():
+    """Bright speaks for it above and against it below: the mean gradient is zero, that of each place is not."""
+    crops = keras.Input((32, 32, 3))
+    x = keras.layers.Conv2D(1, 1, use_bias=False, kernel_initializer="ones", name="sum")(crops)
+    model = keras.Model(crops, keras.layers.Dense(2, use_bias=False, name="head")(keras.layers.Flatten()(x)))
+    above = np.repeat([1.0, -1.0], 512)
+    model.get_layer("head").set_weights([np.stack([above, -above], axis=1)])
+    card = ModelCard(name="halves", architecture="lenet", emotions=("above", "below"), image_size=32)
+    grey = np.full((1, 32, 32, 3), 100, np.uint8)
+    (salient,) = saliency(KerasEngine(model, card), grey, method="hires_cam", emotion=0, layer="sum")
+    assert salient[:15].min() == pytest.approx(1) and salient[17:].max() == 0
+    assert not saliency(KerasEngine(model, card), grey, method="grad_cam", emotion=0, layer="sum").any()
 
 
 def test_all_zero_maps_stay_zero():
     lenet = engine("lenet")
     lenet.model.get_layer("head_logits").set_weights([np.zeros((84, 7)), np.zeros(7)])
-    assert not grad_cam(lenet, CROPS, emotion=0).any()
+    assert not saliency(lenet, CROPS, emotion=0).any()
 
 
-@pytest.mark.parametrize(("layer", "message"), [("conv_9", "has no layer 'conv_9'"), ("head_dense", "spatial map")])
-def test_unfit_layers(layer, message):
+@pytest.mark.parametrize(
+    ("choice", "message"),
+    [
+        ({"layer": "conv_9"}, "has no layer 'conv_9'"),
+        ({"layer": "head_dense"}, "spatial map"),
+        ({"method": "magic_cam"}, "known are grad_cam, hires_cam"),
+    ],
+)
+def test_unfit_choices(choice, message):
     with pytest.raises(ValueError, match=message):
-        grad_cam(engine("lenet"), CROPS, layer=layer)
+        saliency(engine("lenet"), CROPS, **choice)

@@ -54,13 +54,18 @@ def test_disagreement_is_an_error_and_leaves_nothing(tmp_path, monkeypatch):
     [
         ("nothing", None, FileNotFoundError, "no Keras model"),
         ("", "model.pb", ValueError, "ends in .onnx"),
-        ("broken.keras", None, ValueError, "is not a Keras model"),
+        ("broken.keras", None, ValueError, "broken.keras is damaged"),
+        ("cut.keras", None, ValueError, "cut.keras is damaged"),
+        ("flipped.keras", None, ValueError, "flipped.keras is damaged"),
         ("alone/model.keras", None, FileNotFoundError, "no card.json beside it"),
     ],
 )
 def test_bad_sources_and_targets(source, target, error, message, tmp_path):
     saved(tmp_path, "lenet")
     (tmp_path / "broken.keras").write_bytes(b"PK no zip")
+    whole = (tmp_path / "model.keras").read_bytes()
+    (tmp_path / "cut.keras").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "flipped.keras").write_bytes(whole[:5000] + bytes(1000) + whole[6000:])
     (tmp_path / "alone").mkdir()
     (tmp_path / "alone" / "model.keras").write_bytes((tmp_path / "model.keras").read_bytes())
     with pytest.raises(error, match=message):

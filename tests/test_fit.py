@@ -1,8 +1,10 @@
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -13,6 +15,8 @@ import pytest
 
 from fer_tf.training import fit, run
 from fer_tf.training.batches import Batches, balanced_weights
+from fer_tf.training.evaluate import report
+from fer_tf.training.folder import claim
 from fer_tf.training.keras_engine import load_keras
 from fer_tf.training.recipe import Augmentation, Recipe
 from fer_tf.training.run import Progress
@@ -44,21 +48,14 @@ def finished(tiny, tmp_path_factory):
 def test_a_run_folder_is_complete(finished, tiny):
     folder, card, recipe = finished
     expected = {"recipe.json", "data.json", "model.keras", "history.csv", "log.txt", "tensorboard", "predictions.npz"}
-    assert {p.name for p in folder.iterdir()} == expected | {"card.json", "metrics.json"}
+    assert {p.name for p in folder.iterdir()} == expected | {"card.json", "metrics.json"}  # no lock, no checkpoint
     history = pd.read_csv(folder / "history.csv")
     assert list(history["phase"]) == ["head"] + ["fine"] * 5
-    columns = {
-        "loss",
-        "accuracy",
-        "macro_f1",
-        "valid_loss",
-        "valid_accuracy",
-        "valid_macro_f1",
-        "learning_rate",
-        "improved",
-    }
-    assert columns < set(history.columns)
-    assert Recipe.load(folder / "recipe.json") == recipe
+    figures = ["nll", "accuracy", "macro_f1"]
+    assert list(history.columns[2:9]) == ["loss", *figures, *(f"valid_{name}" for name in figures)]
+    assert {"learning_rate", "seconds", "images_per_s", "improved"} < set(history.columns)
+    assert Recipe.load(folder / "recipe.json") == recipe.with_(targets="distribution")  # tiny carries votes
+    assert card.recipe["targets"] == "distribution"
     assert card.data["fingerprint"] == tiny.fingerprint and card.emotions == tiny.emotions
     assert "improved" in (folder / "log.txt").read_text()
 
@@ -94,10 +91,8 @@ from fer_tf.data.labelled import Splits
 from test_fit import RECIPE, train
 data = Splits(train=patterns(70, seed=1), valid=patterns(35, seed=2), test=patterns(35, seed=3), name="patterns",
               terms="made by the tests")
-steps = []
 def on_step(done, total):
-    steps.append(done)
-    if len(steps) == 2 * total + 2:  # in the middle of epoch 3
+    if done == 2 * total // 5 + 2:  # in the middle of epoch 3 of 5
         os.kill(os.getpid(), signal.SIGKILL)
 train(RECIPE.with_(epochs=5), data, Path({folder!r}), on_step=on_step)
 """
@@ -112,13 +107,141 @@ def test_a_killed_run_resumes_to_the_same_end(finished, tiny, tmp_path):
     lines = []
     model = fit.build_model(recipe, emotions=7)
     fit.fit(model, tiny, recipe, tmp_path / "killed", report=lines.append)
-    assert lines[0] == "resumed after epoch 2"
-    columns = ["loss", "accuracy", "valid_loss", "valid_accuracy", "learning_rate"]
-    there, here = (pd.read_csv(f / "history.csv")[columns] for f in (folder, tmp_path / "killed"))
-    np.testing.assert_allclose(here, there, rtol=2e-3, atol=1e-5)
-    expected_weights, weights = (load_keras(f).model.get_weights() for f in (folder, tmp_path / "killed"))
-    for expected, found in zip(expected_weights, weights, strict=True):
-        np.testing.assert_allclose(found, expected, atol=2e-3)
+    assert "resumed after epoch 2" in lines
+    assert_same_end(folder, tmp_path / "killed")
+
+
+def assert_same_end(there: Path, here: Path) -> None:
+    """Two runs left the same files, history, selected weights, metrics, and one line of the log per epoch."""
+    assert {p.name for p in here.iterdir()} == {p.name for p in there.iterdir()}
+    columns = ["epoch", "improved", "loss", "nll", "accuracy", "valid_nll", "valid_accuracy", "learning_rate"]
+    expected, found = (pd.read_csv(folder / "history.csv")[columns].astype(float) for folder in (there, here))
+    np.testing.assert_allclose(found, expected, rtol=2e-3, atol=1e-5)
+    expected, found = (load_keras(folder).model.get_weights() for folder in (there, here))
+    for a, b in zip(expected, found, strict=True):
+        np.testing.assert_allclose(b, a, atol=2e-3)
+    expected, found = (json.loads((folder / "metrics.json").read_text())["test"]["nll"] for folder in (there, here))
+    assert found == pytest.approx(expected, rel=2e-3)
+    expected, found = ((folder / "log.txt").read_text().splitlines() for folder in (there, here))
+    kept = [line for line in found if not line.startswith("resumed")]
+    assert [line[:13] for line in kept] == [line[:13] for line in expected]  # epoch by epoch; their seconds differ
+    assert kept[-1] == expected[-1]
+
+
+LONG = Recipe(  # a head epoch, the best epoch in the middle, drops of the rate, patience, extra epochs
+    options={"filters": [4, 4, 4], "dense": 8},
+    image_size=32,
+    batch_size=35,
+    head_epochs=1,
+    epochs=9,
+    learning_rate=1e-2,
+    schedule="plateau",
+    plateau_patience=1,
+    patience=2,
+    extra_epochs=2,
+    augmentation=Augmentation(flip=False, shift=0.02, rotate=0.0),
+)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tiny, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "long"
+    train(LONG, tiny, folder)
+    history = pd.read_csv(folder / "history.csv")
+    assert list(history["phase"])[:2] == ["head", "fine"] and history["learning_rate"].iloc[-1] < 1e-2 / 4
+    assert (folder / "log.txt").read_text().splitlines()[-1].startswith("stopped at epoch 6, 2 extra epochs used")
+    return folder
+
+
+class Killed(BaseException):
+    """Stands for a kill: no handler of the package may catch it."""
+
+
+@pytest.mark.parametrize(
+    ("name", "call", "epochs"),
+    [
+        pytest.param("write_history", 1, 1, id="between head and fine, before the log has its line"),
+        pytest.param("save_model", 4, 4, id="between the checkpoint of the best epoch and its weights"),
+        pytest.param("save_checkpoint", 6, 5, id="under the plateau schedule, in the epoch in which patience runs out"),
+        pytest.param("save_checkpoint", 8, 7, id="between the extra epochs"),
+        pytest.param("finish", 1, 8, id="after the verdict"),
+        pytest.param("write_atomically", 19, 8, id="in finish, after some of the papers"),
+    ],
+)
+def test_a_run_killed_anywhere_ends_as_if_undisturbed(undisturbed, tiny, tmp_path, monkeypatch, name, call, epochs):
+    calls, kept = [], getattr(run, name)
+
+    def dies(*args, **kwargs):
+        calls.append(args)
+        if len(calls) == call:
+            raise Killed
+        return kept(*args, **kwargs)
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(run, name, dies)
+        train(LONG, tiny, tmp_path / "killed")
+    assert run.load_progress(tmp_path / "killed").epoch == epochs
+    assert not (tmp_path / "killed" / "metrics.json").exists()
+    train(LONG, tiny, tmp_path / "killed")
+    assert_same_end(undisturbed, tmp_path / "killed")
+
+
+def test_a_kill_after_the_last_paper_leaves_a_finished_run(undisturbed, tiny, tmp_path):
+    shutil.copytree(undisturbed, tmp_path / "killed")
+    for name in ("checkpoint.npz", "lock"):
+        (tmp_path / "killed" / name).touch()
+    with pytest.raises(ValueError, match="holds a finished run"):
+        train(LONG, tiny, tmp_path / "killed")
+    assert_same_end(undisturbed, tmp_path / "killed")
+
+
+def test_two_trainings_in_one_folder_are_refused_until_the_first_ends(tiny, tmp_path):
+    def second(done, steps):
+        with pytest.raises(RuntimeError, match="another training is running in"):
+            train(LONG, tiny, tmp_path / "one")
+        raise Killed
+
+    with pytest.raises(Killed):
+        train(LONG, tiny, tmp_path / "one", on_step=second)
+    with claim(tmp_path / "one", LONG, tiny):
+        pass
+
+
+def test_a_file_in_the_way_is_named(tiny, tmp_path):
+    (tmp_path / "taken").touch()
+    for place in (tmp_path / "taken", tmp_path / "taken" / "run"):
+        with pytest.raises(ValueError, match="must be a folder, but a file is in the way"):
+            train(LONG, tiny, place)
+
+
+def test_a_diverged_training_names_the_rate_and_frees_a_folder_without_epochs(tiny, tmp_path):
+    wild = LONG.with_(head_epochs=0, epochs=1, optimizer="sgd", learning_rate=1e30)
+    with pytest.raises(ValueError, match=r"epoch 1.*learning_rate 1e\+30 is too high.*can be used again"):
+        train(wild, tiny, tmp_path / "run")
+    card = train(wild.with_(learning_rate=1e-3), tiny, tmp_path / "run")
+    assert card.recipe["learning_rate"] == 1e-3
+
+
+def test_a_diverged_training_keeps_its_finished_epochs(tiny, tmp_path):
+    wild = LONG.with_(epochs=1, optimizer="sgd", learning_rate=1e30)
+    with pytest.raises(ValueError, match=r"epoch 2.*the folder keeps the epochs before"):
+        train(wild, tiny, tmp_path / "run")
+    with pytest.raises(ValueError, match="another recipe"):
+        train(wild.with_(learning_rate=1e-3), tiny, tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("votes", "targets", "used"),
+    [(True, "auto", "distribution"), (False, "auto", "labels"), (True, "labels", "labels")],
+)
+def test_votes_are_the_targets_where_the_data_carry_them(tiny, tmp_path, votes, targets, used):
+    def kill(done, steps):
+        raise Killed
+
+    data = tiny if votes else replace(tiny, train=replace(tiny.train, distributions=None))
+    with pytest.raises(Killed):
+        train(LONG.with_(targets=targets), data, tmp_path, on_step=kill)
+    assert Recipe.load(tmp_path / "recipe.json").targets == used
 
 
 def test_one_seed_gives_one_result(finished, tiny, tmp_path):
@@ -134,12 +257,16 @@ def test_a_folder_belongs_to_one_run(finished, tiny, tmp_path):
     folder, _, recipe = finished
     with pytest.raises(ValueError, match="holds a finished run"):
         train(recipe, tiny, folder)
-    run.claim(tmp_path / "begun", recipe, tiny)
+    assert not (folder / "lock").exists()
+    with claim(tmp_path / "begun", recipe, tiny):
+        pass
+    with claim(tmp_path / "begun", recipe.with_(seed=4), tiny):  # no epoch is finished, so nothing is lost
+        (tmp_path / "begun" / "checkpoint.npz").touch()
     with pytest.raises(ValueError, match="another recipe"):
         train(recipe.with_(seed=5), tiny, tmp_path / "begun")
 
 
-ROW = {"phase": "fine", "valid_loss": 1.0, "valid_macro_f1": 0.5}
+ROW = {"phase": "fine", "valid_nll": 1.0, "valid_macro_f1": 0.5}
 
 
 @pytest.mark.parametrize(
@@ -174,10 +301,10 @@ def test_early_stopping_with_extra_epochs(accuracies, extra_epochs, stopped_at, 
 
 
 def test_the_plateau_schedule_drops_after_its_patience():
-    recipe, progress = Recipe(schedule="plateau", plateau_patience=2, monitor="loss"), Progress()
+    recipe, progress = Recipe(schedule="plateau", plateau_patience=2, monitor="nll"), Progress()
     drops = []
-    for epoch, loss in enumerate([1.0, 0.9, 0.9, 0.95, 0.8, 0.8, 0.8], start=1):
-        row = ROW | {"epoch": epoch, "valid_accuracy": 0.5, "valid_loss": loss}
+    for epoch, nll in enumerate([1.0, 0.9, 0.9, 0.95, 0.8, 0.8, 0.8], start=1):
+        row = ROW | {"epoch": epoch, "valid_accuracy": 0.5, "valid_nll": nll}
         progress = fit.advance(progress, row, recipe)
         drops.append(progress.rate_drops)
     assert drops == [0, 0, 0, 1, 1, 1, 2] and progress.best_epoch == 5
@@ -217,15 +344,29 @@ def test_plateau_lowers_the_rate_of_a_real_run(tiny, tmp_path):
     assert history["learning_rate"].iloc[-1] < 1e-9  # so small a rate learns nothing, so it drops
 
 
-def test_macro_f1_is_the_reports(tiny):
-    from fer_tf.training.evaluate import report
-
+@pytest.mark.parametrize("votes", [False, True])
+def test_train_and_valid_are_measured_alike(tiny, votes):
+    """The metrics of train, batch by batch, are those of a report on its labels, whatever the targets are."""
     rng = np.random.default_rng(0)
-    logits, labels = rng.normal(size=(90, 7)).astype(np.float32), rng.integers(0, 7, 90)
-    metric = fit.MacroF1(7)
-    for rows in (slice(0, 64), slice(64, 90)):
-        metric.update_state(np.eye(7, dtype=np.float32)[labels[rows]], logits[rows])
-    assert float(metric.result()) == pytest.approx(report(logits, labels, tiny.emotions).macro_f1, abs=1e-6)
+    logits, targets = rng.normal(size=(90, 7)).astype(np.float32), rng.dirichlet(np.ones(7), 90).astype(np.float32)
+    labels = targets.argmax(axis=1)
+    targets = targets if votes else np.eye(7, dtype=np.float32)[labels]
+    expected = report(logits, labels, tiny.emotions)
+    for name, metric in {metric.name: metric for metric in fit.label_metrics()}.items():
+        for rows in (slice(0, 64), slice(64, 90)):
+            metric.update_state(targets[rows], logits[rows])
+        assert float(metric.result()) == pytest.approx(getattr(expected, name), abs=1e-5)
+
+
+def test_the_loss_has_smoothing_and_nll_has_not(tiny, tmp_path):
+    recipe = LONG.with_(head_epochs=0, epochs=1, targets="labels", class_weight="balanced", learning_rate=1e-9)
+    for smoothing in (0.0, 0.9):
+        train(recipe.with_(label_smoothing=smoothing), tiny, tmp_path / str(smoothing))
+    plain, smoothed = (pd.read_csv(tmp_path / name / "history.csv").iloc[0] for name in ("0.0", "0.9"))
+    assert plain["loss"] == pytest.approx(plain["nll"], rel=1e-4)  # tiny's emotions are equally frequent
+    assert smoothed["nll"] == pytest.approx(plain["nll"], rel=1e-4) and abs(smoothed["loss"] - plain["loss"]) > 0.01
+    line = fit.epoch_line(smoothed, recipe)
+    assert f"loss {smoothed['loss']:.3f}" in line and f"valid nll {smoothed['valid_nll']:.3f}" in line
 
 
 def test_augmentation_is_for_training_only(tiny):

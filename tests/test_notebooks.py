@@ -2,13 +2,20 @@
 
 import json
 import re
+from types import SimpleNamespace
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from fer_tf import paths
+from fer_tf.labels import FER2013
 from fer_tf.suite import find_notebooks, read_notebook, run_suite
+from fer_tf.training.compare import summary
+from fer_tf.training.evaluate import report
 
 NOTEBOOKS = sorted(paths.NOTEBOOKS.glob("*.ipynb"))
+VIDEO = "12_export_and_video_benchmark"
 HEADINGS = ["Claim", "Parameters", "Setup", "Data", "Model", "Train", "Evaluate", "Look at mistakes", "Keep"]
 
 
@@ -44,6 +51,18 @@ def test_links_between_notebooks_resolve(path):
         assert (path.parent / name).is_file(), f"{path.name} links to {name}"
 
 
+@pytest.mark.parametrize("path", [p for p in NOTEBOOKS if p.stem[:2] in ("02", "03", "11")], ids=lambda p: p.stem)
+def test_a_run_without_clean_rows_is_reported(path, tmp_path):
+    """The cell that makes the table of figures, given a metrics.json as a test split of copies leaves it."""
+    judged = report(np.eye(7, dtype=np.float32), np.arange(7), FER2013).to_dict()
+    run = SimpleNamespace(name="lenet", metrics={"test": judged})
+    given = {"finished": run, "runs": [run], "split": "test", "number": "02", "report": tmp_path}
+    given |= {"summary": summary, "pd": pd}
+    source = next(s for s in ("".join(cell["source"]) for cell in cells(path)) if "_clean" in s and "summary(" in s)
+    exec(source, given)
+    assert len(given["table"]) == 1 and list(given["table"]["n"]) == ["7"]
+
+
 def test_the_suite_runs_on_drawn_faces(tmp_path, monkeypatch):
     """The main job, as `make suite` runs it, from another working directory."""
     monkeypatch.chdir(tmp_path)
@@ -54,7 +73,12 @@ def test_the_suite_runs_on_drawn_faces(tmp_path, monkeypatch):
     for path in NOTEBOOKS:
         assert f"html/{path.stem}.html" in page and (result.run_dir / "html" / f"{path.stem}.html").is_file()
     assert "<video" in page and "<table" in page
+    assert "data:image/jpeg" in (result.run_dir / "html" / f"{VIDEO}.html").read_text(encoding="utf-8")  # the preview
+    for rung in json.loads((result.run_dir / "benchmark.json").read_text(encoding="utf-8"))["rungs"]:
+        assert rung["faces"] > 2 * rung["frames"]  # a batch has something to gather
     assert not re.search(r"""(src|href)=["']https?://""", re.sub(r"<a [^>]*>", "", page))
+    covered = pd.read_csv(result.run_dir / "report" / "10_covered.csv", index_col=0).squeeze()
+    assert covered["brightest"] < covered["random"] < covered["darkest"] < covered["nothing"]
 
 
 def test_the_suite_runs_on_real_fer2013(fer2013_csv, tmp_path):

@@ -1,21 +1,15 @@
 """The pipeline keeps order, loses nothing that was finished, raises once, and leaves no thread alive."""
 
 import random
+import signal
 import threading
 import time
 
 import pytest
 
-from fer_tf.inference.pipeline import Stage, StageError, run
+from fer_tf.inference.pipeline import Stage, StageError, interrupts_held, run
 
-BOTH = pytest.mark.parametrize("threads", [True, False], ids=["threads", "one thread"])
-
-
-@pytest.fixture(autouse=True)
-def no_thread_is_left():
-    before = set(threading.enumerate())
-    yield
-    assert not set(threading.enumerate()) - before
+pytestmark = pytest.mark.usefixtures("no_thread_is_left")
 
 
 def each(name, function):
@@ -52,36 +46,32 @@ def in_batches(name, size, function=lambda batch: batch):
     return Stage(name, apply)
 
 
-@BOTH
-def test_keeps_order_however_long_a_stage_takes(threads):
+def test_keeps_order_however_long_a_stage_takes(threaded):
     delays = random.Random(0)
     slow = each("slow", lambda item: time.sleep(delays.choice([0, 0, 0, 0.001])) or item)
     stages = [each("double", lambda item: 2 * item), slow, in_batches("batch", 7), each("text", str)]
-    assert list(run(range(500), stages, threads=threads)) == [str(2 * item) for item in range(500)]
+    assert list(run(range(500), stages, threaded=threaded)) == [str(2 * item) for item in range(500)]
 
 
-@BOTH
 @pytest.mark.parametrize("source", [[], iter(()), range(1)], ids=["none", "spent", "one"])
-def test_runs_on_few_items(source, threads):
+def test_runs_on_few_items(source, threaded):
     expected = list(source)
-    assert list(run(source, [in_batches("batch", 4)], threads=threads)) == expected
+    assert list(run(source, [in_batches("batch", 4)], threaded=threaded)) == expected
 
 
-@BOTH
-def test_a_failing_source_is_named_after_all_that_it_gave(threads):
+def test_a_failing_source_is_named_after_all_that_it_gave(threaded):
     def source():
         yield from range(20)
         raise OSError("the file ends here")
 
     got = []
     with pytest.raises(StageError, match="decode: the file ends here") as caught:
-        drain(run(source(), [in_batches("batch", 8)], threads=threads, source_name="decode"), got)
+        drain(run(source(), [in_batches("batch", 8)], threaded=threaded, source_name="decode"), got)
     assert got == list(range(20))
     assert caught.value.stage == "decode" and isinstance(caught.value.__cause__, OSError)
 
 
-@BOTH
-def test_an_engine_that_fails_in_its_fifth_batch_loses_only_that(threads):
+def test_an_engine_that_fails_in_its_fifth_batch_loses_only_that(threaded):
     def classify(batch):
         if 16 in batch:
             raise ValueError("no")
@@ -97,23 +87,21 @@ def test_an_engine_that_fails_in_its_fifth_batch_loses_only_that(threads):
 
     stages = [in_batches("infer", 4, classify), Stage("encode", sink)]
     with pytest.raises(StageError, match="infer: no"):
-        drain(run(range(10_000), stages, threads=threads), got)
+        drain(run(range(10_000), stages, threaded=threaded), got)
     assert got == list(range(16)) and closed == [True]
 
 
-@BOTH
-def test_the_first_of_two_failures_is_raised(threads):
+def test_the_first_of_two_failures_is_raised(threaded):
     def sink(items):
         yield from items
         raise OSError("second")
 
     stages = [each("infer", failing(3, ValueError("first"))), Stage("encode", sink)]
     with pytest.raises(StageError, match="infer: first"):
-        drain(run(range(10), stages, threads=threads), [])
+        drain(run(range(10), stages, threaded=threaded), [])
 
 
-@BOTH
-def test_leaving_early_ends_every_stage(threads):
+def test_leaving_early_ends_every_stage(threaded):
     closed = []
 
     def source():
@@ -128,19 +116,18 @@ def test_leaving_early_ends_every_stage(threads):
         finally:
             closed.append("stage")
 
-    items = run(source(), [Stage("stage", stage), each("last", str)], threads=threads)
+    items = run(source(), [Stage("stage", stage), each("last", str)], threaded=threaded)
     assert next(items) == "0"
     items.close()
     assert sorted(closed) == ["source", "stage"]
 
 
-@BOTH
-def test_a_stage_may_end_the_stream(threads):
+def test_a_stage_may_end_the_stream(threaded):
     def first_three(items):
         for _ in range(3):
             yield next(items)
 
-    assert list(run(iter(int, 1), [Stage("head", first_three)], threads=threads)) == [0, 0, 0]
+    assert list(run(iter(int, 1), [Stage("head", first_three)], threaded=threaded)) == [0, 0, 0]
 
 
 def test_nothing_runs_ahead_of_a_slow_sink():
@@ -158,15 +145,45 @@ def test_nothing_runs_ahead_of_a_slow_sink():
     items.close()
 
 
-@BOTH
-def test_times_each_stage_without_its_neighbours(threads):
+def test_times_each_stage_without_its_neighbours(threaded):
     times = {}
     stages = [each("quick", abs), each("slow", lambda item: time.sleep(0.01) or item)]
-    for _ in run(range(20), stages, threads=threads, times=times):
+    for _ in run(range(20), stages, threaded=threaded, times=times):
         time.sleep(0.002)
     assert {name: spent.items for name, spent in times.items()} == {"source": 20, "quick": 20, "slow": 20}
     assert times["slow"].busy_s >= 20 * 0.01
     assert times["quick"].busy_s < times["slow"].busy_s / 2
+
+
+def interrupting(items):
+    """A stage that interrupts the program as it ends, and then takes its time."""
+    try:
+        yield from items
+    finally:
+        signal.raise_signal(signal.SIGINT)
+        time.sleep(0.3)
+
+
+def test_an_interrupt_while_the_stages_end_waits_for_them():
+    items = run(range(100), [Stage("interrupting", interrupting), each("last", abs)])
+    next(items)
+    with pytest.raises(KeyboardInterrupt):
+        items.close()
+
+
+def test_interrupts_are_held_until_a_block_ends_unless_something_hangs(monkeypatch):
+    with pytest.raises(KeyboardInterrupt), interrupts_held() as caught:
+        signal.raise_signal(signal.SIGINT)
+        with interrupts_held():
+            signal.raise_signal(signal.SIGINT)
+        assert len(caught) == 2
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    monkeypatch.setattr("fer_tf.inference.pipeline.GRACE_S", 0.01)
+    with pytest.raises(KeyboardInterrupt), interrupts_held():
+        signal.raise_signal(signal.SIGINT)
+        time.sleep(0.02)
+        signal.raise_signal(signal.SIGINT)
+        raise AssertionError("what hangs cannot be left")
 
 
 def test_a_hung_stage_is_named():

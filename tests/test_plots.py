@@ -7,8 +7,8 @@ import pytest
 from matplotlib.text import Text
 
 from fer_tf import plots
+from fer_tf.calibration import expected_calibration_error
 from fer_tf.labels import FER2013, FERPLUS
-from fer_tf.training.evaluate import expected_calibration_error
 
 RNG = np.random.default_rng(0)
 P = RNG.dirichlet(np.full(7, 0.4), 400)
@@ -26,7 +26,7 @@ HISTORY = pd.DataFrame(
     | {
         f"{split}{name}": np.linspace(0.2, 0.6, 5)
         for split in ("", "valid_")
-        for name in ("loss", "accuracy", "macro_f1")
+        for name in ("nll", "accuracy", "macro_f1")
     }
 )
 MODELS = pd.DataFrame(

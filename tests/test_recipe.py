@@ -31,6 +31,11 @@ def test_a_recipe_survives_its_file(tmp_path, suffix):
         ({"augmentation": {"flip": "False"}}, "augmentation.flip must be bool"),
         ({"augmentation": {"flop": True}}, "augmentation has no 'flop'"),
         ({"augmentation": {"shift": 2.0}}, "augmentation.shift"),
+        ({"learning_rate": float("inf")}, "learning_rate must be a finite number, got inf"),
+        ({"warmup_epochs": float("nan")}, "warmup_epochs must be a finite number"),
+        ({"gradient_clip": float("inf")}, "gradient_clip must be a finite number"),
+        ({"augmentation": {"rotate": float("-inf")}}, "augmentation.rotate must be a finite number"),
+        ({"options": {"weights": "imagenet"}}, "options must be the architecture's own"),
     ],
 )
 def test_a_wrong_choice_is_refused(changes, message):
@@ -72,6 +77,11 @@ def test_changes_from_the_command_line():
     )
     assert (recipe.epochs, recipe.schedule, recipe.augmentation.flip, recipe.patience) == (3, "step", False, 2)
     assert recipe.options == {"dropout": 0.1} and with_texts(recipe, ["patience=none"]).patience is None
-    for change, message in [("epochs", "NAME=VALUE"), ("epochs=x", "epochs must be int"), ("augmentation.x=1", "'x'")]:
+    for change, message in [
+        ("epochs", "NAME=VALUE"),
+        ("epochs=x", "epochs must be int"),
+        ("augmentation.x=1", "'x'"),
+        ("weight_decay=inf", "weight_decay must be a finite number"),
+    ]:
         with pytest.raises(ValueError, match=message):
             with_texts(recipe, [change])

@@ -1,39 +1,27 @@
 """Clips in, annotated clips and tables out: every frame, in order, whole files, and one clear error when it breaks."""
 
 import json
-import threading
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 import pytest
 from squares import BLIND, FINDER, RED, Noted, read_table, squares
-from tiny_onnx import write_onnx
 
+from fer_tf.data.drawn import draw_clip
 from fer_tf.inference import table
-from fer_tf.inference.clips import probe, write_video
+from fer_tf.inference.clips import VideoWriter, probe, read_frames, write_video
 from fer_tf.inference.detect import Detector, load_detector
-from fer_tf.inference.engine import load_engine
-from fer_tf.inference.video import VideoError, annotate_video, infer_image, stream
+from fer_tf.inference.video import VideoError, VideoInterrupted, annotate_video, infer_image, stream
 from fer_tf.labels import FER2013
 
-THREADS = pytest.mark.parametrize("threads", [True, False], ids=["threads", "one thread"])
-
-
-@pytest.fixture(autouse=True)
-def no_thread_is_left():
-    before = set(threading.enumerate())
-    yield
-    assert not set(threading.enumerate()) - before
-
-
-@pytest.fixture(scope="module")
-def engine(tmp_path_factory):
-    return load_engine(write_onnx(tmp_path_factory.mktemp("model") / "model.onnx"))
-
-
-@pytest.fixture
-def clip(tmp_path):
-    return write_video(tmp_path / "clip.mp4", squares(30), fps=25)
+pytestmark = pytest.mark.usefixtures("no_thread_is_left")
 
 
 def damage(clip, content: bytes):
@@ -42,16 +30,23 @@ def damage(clip, content: bytes):
     return path
 
 
+def pipe(clip):
+    os.mkfifo(clip.with_name("pipe"))
+    return clip.with_name("pipe")
+
+
 @pytest.mark.parametrize(
     ("make", "error", "words"),
     [
         (lambda clip: clip.with_name("none.mp4"), FileNotFoundError, "no clip at"),
         (lambda clip: clip.parent, ValueError, "is a folder"),
+        (lambda clip: "/dev/null", ValueError, "/dev/null is a device, .*camera by its number"),
+        (pipe, ValueError, "is a device, a pipe or a socket"),
         (lambda clip: damage(clip, b""), ValueError, "no video, or not a whole one"),
         (lambda clip: damage(clip, b"text" * 99), ValueError, "no video, or not a whole one"),
         (lambda clip: damage(clip, clip.read_bytes()[:300]), ValueError, "no video, or not a whole one"),
     ],
-    ids=["missing", "folder", "empty", "text", "head only"],
+    ids=["missing", "folder", "device", "pipe", "empty", "text", "head only"],
 )
 def test_says_why_a_clip_cannot_be_opened(make, error, words, clip, engine):
     with pytest.raises(error, match=words):
@@ -89,11 +84,30 @@ def test_reads_a_camera(engine, monkeypatch, tmp_path):
     assert not (tmp_path / "none.mp4").exists()
 
 
-@THREADS
+@pytest.mark.skipif(sys.platform != "linux", reason="cameras are files on Linux alone")
+@pytest.mark.parametrize(
+    ("there", "words"), [(False, "there is no /dev/video63"), (True, "another program may hold it")]
+)
+def test_says_why_a_camera_cannot_be_opened_and_silences_opencv(there, words, monkeypatch, capfd):
+    if there:
+        exists = Path.exists
+        monkeypatch.setattr(Path, "exists", lambda path: str(path) == "/dev/video63" or exists(path))
+    level = cv2.utils.logging.getLogLevel()
+    with pytest.raises(OSError, match=f"camera 63 cannot be opened by OpenCV: {words}"):
+        next(read_frames("63"))
+    assert capfd.readouterr() == ("", "") and cv2.utils.logging.getLogLevel() == level
+
+
+def test_a_number_that_no_camera_has_is_refused_before_work(engine, tmp_path):
+    with pytest.raises(ValueError, match=f"expected a camera's number, 0 for the first, got {'9' * 20}"):
+        annotate_video("9" * 20, engine=engine, detector=BLIND, output=tmp_path / "out.mp4")
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("batch", [1, 4, 100])
-def test_every_face_gets_its_own_emotion_in_order(threads, batch, clip, engine):
+def test_every_face_gets_its_own_emotion_in_order(threaded, batch, clip, engine):
     index = 0
-    for index, faces in enumerate(stream(clip, engine=engine, detector=FINDER, threads=threads, batch=batch)):
+    for index, faces in enumerate(stream(clip, engine=engine, detector=FINDER, threaded=threaded, batch=batch)):
         assert faces.frame_index == index and faces.time_s == pytest.approx(index / 25)
         assert [FER2013[k] for k in faces.probabilities.argmax(axis=1)] == ["happy", "sad"][: index % 3]
     assert index == 29
@@ -106,14 +120,13 @@ def test_fills_batches_across_frames_and_holds_no_frame_for_long(clip, engine):
         assert noted.sizes == sizes  # four faces or four frames, whichever comes first
 
 
-@THREADS
 @pytest.mark.parametrize("suffix", table.FORMATS)
-def test_writes_the_clip_and_the_table(suffix, threads, clip, engine, monkeypatch):
+def test_writes_the_clip_and_the_table(suffix, threaded, clip, engine, monkeypatch):
     monkeypatch.setattr(table, "CHUNK", 7)
     output, rows = clip.with_name("out.mp4"), clip.with_name(f"faces{suffix}")
     done = []
     summary = annotate_video(
-        clip, engine=engine, detector=FINDER, output=output, table=rows, threads=threads, progress=done.append
+        clip, engine=engine, detector=FINDER, output=output, table=rows, threaded=threaded, progress=done.append
     )
     assert (summary.frames, summary.faces, done) == (30, 30, list(range(1, 31)))
     assert summary.provider == "OpenVINOExecutionProvider" and summary.frames_per_s > 0
@@ -143,15 +156,14 @@ def test_a_clip_without_a_face_succeeds_with_an_empty_table(suffix, clip, engine
         assert len(read_table(rows)) == 0 and list(read_table(rows).columns)[-7:] == list(FER2013)
 
 
-@THREADS
-def test_a_clip_that_breaks_keeps_what_was_done(threads, engine, tmp_path):
+def test_a_clip_that_breaks_keeps_what_was_done(threaded, engine, tmp_path):
     noise = np.random.default_rng(0).integers(0, 256, (60, 120, 160, 3), np.uint8)
     whole = write_video(tmp_path / "whole.mp4", noise, fps=30).read_bytes()
     cut = damage(tmp_path / "whole.mp4", whole[: len(whole) // 2])
     output, rows = tmp_path / "out.mp4", tmp_path / "faces.csv"
     full = load_detector("full")
     with pytest.raises(VideoError, match=r"stopped after \d+ frames .*decode.*out.mp4 and .*faces.csv") as caught:
-        annotate_video(cut, engine=engine, detector=full, output=output, table=rows, threads=threads)
+        annotate_video(cut, engine=engine, detector=full, output=output, table=rows, threaded=threaded)
     frames = caught.value.summary.frames
     assert 10 < frames < 50 and probe(output).frames == frames == len(read_table(rows))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["damaged.mp4", "faces.csv", "out.mp4", "whole.mp4"]
@@ -164,15 +176,14 @@ def test_an_engine_that_fails_keeps_the_batches_before(clip, engine):
     assert caught.value.summary.frames == probe(output).frames == 16
 
 
-@THREADS
-def test_a_watcher_may_stop_and_files_hold_what_it_saw(threads, clip, engine):
+def test_a_watcher_may_stop_and_files_hold_what_it_saw(threaded, clip, engine):
     seen, output = [], clip.with_name("out.mp4")
 
     def watch(faces, image):
         seen.append((faces.frame_index, image.shape, (image != faces.image).any()))
         return len(seen) < 5
 
-    summary = annotate_video(clip, engine=engine, detector=FINDER, output=output, on_frame=watch, threads=threads)
+    summary = annotate_video(clip, engine=engine, detector=FINDER, output=output, on_frame=watch, threaded=threaded)
     assert seen == [(k, (120, 160, 3), k % 3 > 0) for k in range(5)]
     assert summary.frames == probe(output).frames == 5
 
@@ -183,9 +194,144 @@ def test_an_interrupt_leaves_whole_files(clip, engine):
             raise KeyboardInterrupt
 
     output, rows = clip.with_name("out.mp4"), clip.with_name("faces.csv")
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(VideoInterrupted, match=r"stopped after 6 frames; they are in .*out\.mp4 and .*csv$") as caught:
         annotate_video(clip, engine=engine, detector=FINDER, output=output, table=rows, progress=interrupt)
-    assert probe(output).frames == 6 and read_table(rows)["frame"].max() == 5
+    assert caught.value.summary.frames == probe(output).frames == 6 and read_table(rows)["frame"].max() == 5
+
+
+def test_interrupts_in_the_midst_of_a_frame_and_of_closing_wait(clip, engine, monkeypatch):
+    def interrupted(method):
+        def call(*arguments, **choices):
+            result = method(*arguments, **choices)
+            signal.raise_signal(signal.SIGINT)
+            return result
+
+        return call
+
+    for name in ("write", "close"):
+        monkeypatch.setattr(VideoWriter, name, interrupted(getattr(VideoWriter, name)))
+    output, rows = clip.with_name("out.mp4"), clip.with_name("faces.csv")
+    with pytest.raises(VideoInterrupted, match=r"stopped after 1 frames; they are in .*out\.mp4 and .*faces\.csv$"):
+        annotate_video(clip, engine=engine, detector=load_detector("full"), output=output, table=rows)
+    assert probe(output).frames == len(read_table(rows)) == 1
+
+
+STOPPED = """
+import signal, sys, time
+from fer_tf.inference.detect import load_detector
+from fer_tf.inference.engine import load_engine
+from fer_tf.inference.video import annotate_video
+
+def progress(done):
+    if done == 3:
+        print("now", flush=True)
+    time.sleep(0.02)
+
+model, clip, output, table = sys.argv[1:]
+STOPS = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
+for number in STOPS:
+    signal.signal(number, signal.default_int_handler)
+choices = {"engine": load_engine(model), "detector": load_detector("haar"), "output": output, "table": table}
+try:
+    annotate_video(clip, **choices, progress=progress)
+except KeyboardInterrupt as stopped:
+    for number in STOPS:
+        signal.signal(number, signal.SIG_IGN)
+    print(stopped)
+    sys.exit(130)
+"""
+
+
+@pytest.mark.parametrize("signals", ["INT", "TERM", "HUP", "INT INT", "TERM TERM INT"])
+def test_a_signal_or_several_end_the_program_with_whole_files(signals, engine, tmp_path):
+    """A stage's thread that outlives the run is inside a library when Python ends, and aborts the program."""
+    frames = list(draw_clip(faces=1, frames=10, width=320, height=240, seed=3).frames)
+    clip = write_video(tmp_path / "clip.mp4", frames * 40, fps=25)
+    output, rows = tmp_path / "out.mp4", tmp_path / "faces.csv"
+    command = [sys.executable, "-c", STOPPED, engine.path, clip, output, rows]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as program:
+        assert program.stdout.readline() == "now\n"
+        for name in signals.split():
+            program.send_signal(signal.Signals[f"SIG{name}"])
+            time.sleep(0.01)
+        told, errors = program.communicate(timeout=60)
+    assert (program.returncode, errors) == (130, "")
+    frames = probe(output).frames
+    assert told == f"{clip} stopped after {frames} frames; they are in {output} and {rows}\n"
+    assert 3 <= frames < 300 and list(read_table(rows)["frame"]) == list(range(frames))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["clip.mp4", "faces.csv", "out.mp4"]
+
+
+@pytest.fixture
+def disk():
+    """Takes the largest size in bytes that any file may have from now on; none lifts the limit."""
+    resource = pytest.importorskip("resource", reason="no file size limits here")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda size=soft: resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("suffix", table.FORMATS)
+@pytest.mark.parametrize("size", [60_000, 100], ids=["room for the table", "no room"])
+def test_a_full_disk_names_only_files_that_are_there(size, suffix, engine, disk, tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (60, 120, 160, 3), np.uint8)
+    clip = write_video(tmp_path / "clip.mp4", noise, fps=30)
+    output, rows = tmp_path / "out.mp4", tmp_path / f"faces{suffix}"
+    output.write_text("an older file")
+    disk(size)
+    with pytest.raises(VideoError, match="too large") as caught:
+        annotate_video(clip, engine=engine, detector=load_detector("full"), output=output, table=rows)
+    disk()
+    told, summary = str(caught.value), caught.value.summary
+    assert f"stopped after {summary.frames} frames" in told and f"; {output} could not be finished" in told
+    assert output.read_text() == "an older file" and summary.output is None
+    if size > 100:
+        assert f"; they are in {rows};" in told and summary.table == str(rows)
+        assert list(read_table(rows)["frame"]) == list(range(summary.frames))
+    else:
+        assert f"; {rows} could not be finished" in told and "they are in" not in told and summary.table is None
+    assert len(list(tmp_path.iterdir())) == 2 + rows.exists()
+
+
+def test_a_table_whose_first_bytes_find_no_room_leaves_nothing(disk, tmp_path):
+    disk(1)
+    with pytest.raises(OSError, match="too large"):
+        table.FaceTable(tmp_path / "faces.parquet", FER2013)
+    disk()
+    assert not list(tmp_path.iterdir())
+
+
+def test_two_runs_to_one_place_do_not_mix(clip, engine):
+    output, choices = clip.with_name("out.mp4"), {"engine": engine, "detector": FINDER}
+
+    def another_run(done):
+        if done == 5:
+            annotate_video(clip, **choices, output=output, limit=10)
+            assert probe(output).frames == 10
+
+    annotate_video(clip, **choices, output=output, progress=another_run)
+    assert probe(output).frames == 30 and len(list(clip.parent.iterdir())) == 2
+
+
+def test_suffixes_may_be_in_capitals(clip, engine):
+    for suffix in table.FORMATS:
+        output, rows = clip.with_name("OUT.MP4"), clip.with_name(f"FACES{suffix.upper()}")
+        annotate_video(clip, engine=engine, detector=FINDER, output=output, table=rows)
+        assert probe(output).frames == 30 and rows.stat().st_size > 1000
+
+
+def test_a_frame_too_large_for_the_encoder_is_refused_before_work(engine, tmp_path, monkeypatch):
+    wide = tmp_path / "wide.gif"
+    with av.open(str(wide), "w") as container:
+        stream = container.add_stream("gif", rate=5, width=20_000, height=10)
+        stream.pix_fmt = "rgb8"
+        container.mux(stream.encode(av.VideoFrame(20_000, 10, "rgb8")))
+        container.mux(stream.encode())
+    detector = Detector(name="never", find=None, pixels=None, scale=1.0)
+    with pytest.raises(ValueError, match="at most 16384 pixels a side, got 20000 x 10: scale"):
+        annotate_video(wide, engine=engine, detector=detector, output=tmp_path / "out.mp4")
+    assert annotate_video(wide, engine=engine, detector=BLIND, table=tmp_path / "faces.csv").frames == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["faces.csv", "wide.gif"]
 
 
 @pytest.mark.parametrize(

@@ -42,12 +42,31 @@ def test_the_registry_names_a_layer_with_a_map_and_a_head(name):
         (lambda: zoo.build("lenet", emotions=7, image_size=16), ValueError, "32 to 256 px, got 16"),
         (lambda: zoo.build("lenet", emotions=7, depth=3), ValueError, "has no option depth; it has"),
         (lambda: zoo.build("lenet", emotions=7, weights="imagenet"), ValueError, "no pretrained weights"),
+        (lambda: zoo.build("lenet", emotions=7, dropout="a"), ValueError, "lenet's dropout must be a share.*got 'a'"),
+        (lambda: zoo.build("lenet", emotions=7, dropout=7), ValueError, "0 or more and below 1, such as 0.3, got 7"),
+        (lambda: zoo.build("lenet", emotions=7, dropout=float("nan")), ValueError, "dropout must be a share"),
+        (lambda: zoo.build("lenet", emotions=7, dropout=True), ValueError, "dropout must be a share"),
+        (lambda: zoo.build("lenet", emotions=7, dense=0), ValueError, "dense must be a whole number, 1 or more"),
+        (lambda: zoo.build("lenet", emotions=7, dense=2.5), ValueError, "dense must be a whole number"),
+        (lambda: zoo.build("lenet", emotions=7, filters="x"), ValueError, "filters must be a list"),
+        (lambda: zoo.build("lenet", emotions=7, filters=[4, "x"]), ValueError, "filters must be a list"),
+        (
+            lambda: zoo.build("mobilenet_v2", emotions=7, norm_momentum=None),
+            ValueError,
+            "norm_momentum must be a share",
+        ),
         (lambda: zoo.build("mobilenet_v2", emotions=7, weights="none.h5"), FileNotFoundError, "none.h5"),
     ],
 )
 def test_bad_requests(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+def test_a_damaged_file_of_weights_is_named(tmp_path):
+    (tmp_path / "cut.keras").write_bytes(b"PK\3\4 cut")
+    with pytest.raises(ValueError, match=r"cut\.keras is damaged"):
+        zoo.build("mobilenet_v2", emotions=7, weights=str(tmp_path / "cut.keras"))
 
 
 def test_a_file_of_backbone_weights_lands_in_the_flat_graph(tmp_path):

@@ -67,7 +67,7 @@ SOURCES = {
         terms="MIT (Microsoft)",
     ),
     "yunet": Source(
-        path="yunet/face_detection_yunet_2023mar.onnx",
+        path=paths.YUNET.relative_to(paths.DATA).as_posix(),
         urls=(
             "https://media.githubusercontent.com/media/opencv/opencv_zoo/main/models/face_detection_yunet/"
             "face_detection_yunet_2023mar.onnx",

@@ -1,10 +1,11 @@
 """`read_image`: any picture file to RGB uint8; `write_image`: the way back."""
 
-import os
 from pathlib import Path
 
 import cv2
 import numpy as np
+
+from fer_tf.files import write_atomically
 
 
 def read_image(path: Path | str) -> np.ndarray:
@@ -42,9 +43,4 @@ def write_image(path: Path, image: np.ndarray) -> None:
         raise ValueError(f"{path}: expected a suffix such as .png or .jpg") from error
     if not good:
         raise ValueError(f"an image of {image.shape[1]}x{image.shape[0]} pixels cannot be written as {path.name}")
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        partial.write_bytes(data)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_atomically(path, data.tobytes())

@@ -13,6 +13,7 @@ from fer_tf.data.labelled import LabelledFaces, Splits
 from fer_tf.data.split import CUT, cut, sample
 
 LABELS = ("fer2013", "ferplus-majority", "ferplus-argmax", "ferplus-distribution")
+NAMED = ("drawn", "fer2013", "ferplus")
 CSV_FILES = ("fer2013.csv", "icml_face_data.csv")
 VOTES_FILE = "fer2013new.csv"
 FER2013_TERMS = "FER2013 (ICML 2013 challenge, Goodfellow et al.): research use, not redistributable"
@@ -45,7 +46,7 @@ def load(
     data_dir = Path(data_dir or paths.DATA)
     if drawn_options and dataset != "drawn":
         raise ValueError(f"{', '.join(drawn_options)} only fit the data set 'drawn', not {str(dataset)!r}: use limit")
-    if dataset != "drawn" and (path := _find_csv(dataset, data_dir)):
+    if path := locate(dataset, data_dir=data_dir):
         splits = _csv_splits(path, _rule(dataset, labels), data_dir)
     elif labels != "auto":
         raise ValueError(f"labels={labels!r} needs a CSV like FER2013's, but {str(dataset)!r} has its own: drop it")
@@ -62,8 +63,11 @@ def load(
     return replace(splits, **{split: faces.take(rows[split]) for split, faces in splits.items()}, clean=clean)
 
 
-def _find_csv(dataset: str | Path, data_dir: Path) -> Path | None:
-    """Return the CSV that `dataset` means, None for a folder of images; FileNotFoundError for neither."""
+def locate(dataset: str | Path, *, data_dir: Path | None = None) -> Path | None:
+    """Return the CSV that `dataset` means, None for "drawn" and for a folder; FileNotFoundError for nothing there."""
+    if dataset == "drawn":
+        return None
+    data_dir = Path(data_dir or paths.DATA)
     named = dataset in ("fer2013", "ferplus")
     path = data_dir / "fer2013" if named else Path(dataset)
     found = path if path.is_file() else next((path / name for name in CSV_FILES if (path / name).is_file()), None)

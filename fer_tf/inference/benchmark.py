@@ -5,17 +5,19 @@ import os
 import platform
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 
-from fer_tf.inference.clips import partial_path, probe, settled
+from fer_tf.files import check_writable, partial_path, settled
+from fer_tf.inference.clips import probe
 from fer_tf.inference.detect import Detector
-from fer_tf.inference.engine import load_engine
-from fer_tf.inference.video import BATCH, VideoSummary, annotate_video
+from fer_tf.inference.engine import load_engine, resolve_model
+from fer_tf.inference.video import BATCH, VideoError, VideoInterrupted, VideoSummary, annotate_video
 
 PACKAGES = ("numpy", "opencv-python-headless", "onnxruntime-openvino", "openvino", "av")
 
@@ -44,7 +46,10 @@ def ladder(
     Per rung: frames/s and faces/s over the whole run; latency_ms, submit to result of one model call, as percentiles;
     per stage its busy milliseconds per frame and its share of all stages' busy time.
     """
-    info = probe(clip)
+    for name, given in (("batch", batch), ("limit", limit)):
+        if given is not None and given < 1:
+            raise ValueError(f"{name} must be at least 1, got {given}")
+    model, info = resolve_model(model), probe(clip)
     result = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "host": host(),
@@ -66,7 +71,7 @@ def ladder(
         ("threaded", True, 1),
         ("threaded and batched", True, batch),
     ]
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, _nothing_kept():
         output = Path(folder) / "annotated.mp4"
         for backend in backends:
             engine = load_engine(model, backend=backend, threads=threads)
@@ -74,10 +79,10 @@ def ladder(
             annotate_video(clip, engine=engine, detector=detector, output=output, batch=batch, limit=2 * batch)
             for name, threaded, faces in steps:
                 if progress:
-                    progress(f"{backend}: {name}")
+                    progress(f"rung {len(result['rungs']) + 1}/{len(backends) * len(steps)}: {backend}, {name}")
                 timed = _Timed(engine)
                 summary = annotate_video(
-                    clip, engine=timed, detector=detector, output=output, batch=faces, threads=threaded, limit=limit
+                    clip, engine=timed, detector=detector, output=output, batch=faces, threaded=threaded, limit=limit
                 )
                 result["rungs"].append({"name": name, "backend": backend, **_figures(summary, timed.seconds)})
     return result
@@ -123,10 +128,22 @@ def host() -> dict:
 
 
 def save(result: dict, path: Path) -> None:
-    """Write a result as JSON, whole or not at all."""
+    """Write a result as JSON, whole or not at all; `check_writable` says beforehand whether it can be."""
+    check_writable(path)
     partial = partial_path(path)
     with settled(partial, path, keep=True):
         partial.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+
+
+@contextmanager
+def _nothing_kept() -> Iterator[None]:
+    """Raise what stops a run without the names of its files, which go as well."""
+    try:
+        yield
+    except VideoInterrupted:
+        raise KeyboardInterrupt from None
+    except VideoError as error:
+        raise RuntimeError(f"{error.summary.source} stopped the ladder: {error.__cause__}") from error
 
 
 class _Timed:
@@ -148,7 +165,7 @@ def _figures(summary: VideoSummary, call_seconds: list[float]) -> dict:
     busy_s = sum(spent.busy_s for spent in summary.stages.values())
     return {
         "provider": summary.provider,
-        "threads": summary.threads,
+        "threaded": summary.threaded,
         "batch": summary.batch,
         "frames": summary.frames,
         "faces": summary.faces,

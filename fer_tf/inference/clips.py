@@ -1,6 +1,7 @@
 """Clips in and out: frames with their times from a file or a camera, and H.264 files that play in a browser."""
 
 import os
+import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -12,15 +13,20 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from fer_tf.files import partial_path, settled
+
 TICKS = 100
 """Steps per frame of a written clip's clock: fine enough for a variable frame rate."""
+MAX_SIDE = 16384
+"""Pixels that the encoder takes each way."""
 BT601 = 6
+LAST_CAMERA = 2**31 - 1
 CUT_SHORT_S = 0.5
 """A file that ends this much before the length that it states is broken."""
 
 
 class Frame(NamedTuple):
-    """One picture of a clip: position from 0, presentation time in seconds, uint8 RGB (height, width, 3)."""
+    """One picture of a clip: position from 0, seconds since the first one, uint8 RGB (height, width, 3)."""
 
     index: int
     time_s: float
@@ -60,12 +66,18 @@ def probe(source: Path | str) -> ClipInfo:
 def read_frames(source: Path | str | int, *, limit: int | None = None) -> Iterator[Frame]:
     """Yield the frames of a file (mp4, mkv, gif ...) or of a camera, at most `limit`.
 
-    Raises FileNotFoundError or ValueError for what cannot be opened, and OSError after the last good frame of a file
-    that is damaged or cut short, or of a camera that stops.
+    Raises ValueError at once for a limit or a camera's number that cannot be, FileNotFoundError or ValueError at the
+    first frame for what cannot be opened, and OSError after the last good frame of a file that is damaged or cut short,
+    or of a camera that stops.
     """
     if limit is not None and limit < 1:
         raise ValueError(f"limit must be at least 1 frame, got {limit}")
-    frames = _camera(int(source)) if is_camera(source) else _file(Path(source))
+    if is_camera(source) and int(source) > LAST_CAMERA:
+        raise ValueError(f"expected a camera's number, 0 for the first, got {source}")
+    return _limited(_camera(int(source)) if is_camera(source) else _file(Path(source)), limit)
+
+
+def _limited(frames: Iterator[Frame], limit: int | None) -> Iterator[Frame]:
     try:
         for frame in frames:
             if frame.index == limit:
@@ -122,10 +134,12 @@ class VideoWriter:
         # A file's clock rounds times (Matroska to 1 ms); the frame rate's own grid undoes that.
         self.ticks = max(even if abs(ticks - even) <= TICKS // 10 else ticks, self.ticks + 1)
         frame.pts, frame.time_base = self.ticks, self.stream.codec_context.time_base
-        self.container.mux(self.stream.encode(frame))
+        with _encoding(self.path):
+            self.container.mux(self.stream.encode(frame))
 
     def _start(self, image: np.ndarray, time_s: float) -> None:
         self.shown = image.shape[1::-1]
+        check_size(*self.shown)
         self.start_s, self.ticks = time_s, -1
         self.stream = self.container.add_stream("libx264", rate=self.rate)
         self.stream.options = {"preset": "veryfast", "crf": "20"}
@@ -134,28 +148,31 @@ class VideoWriter:
         self.stream.codec_context.time_base = 1 / (self.rate * TICKS)
         self.stream.codec_context.colorspace = BT601  # what the conversion from RGB uses; players guess from the height
 
-    def close(self, *, keep: bool) -> None:
-        """Finish the file and move it into place, or remove it."""
-        with settled(self.partial, self.path, keep=keep and self.stream is not None):
-            if self.stream is not None:
+    def close(self, *, keep: bool) -> bool:
+        """Finish the file and move it into place, or remove it; return whether it is there."""
+        keep = keep and self.stream is not None
+        with settled(self.partial, self.path, keep=keep), _encoding(self.path), self.container:
+            if keep:
                 self.container.mux(self.stream.encode())
-            self.container.close()
+        return keep
 
 
-def partial_path(path: Path) -> Path:
-    """Where a file grows until it is whole."""
-    return path.with_name(f".{path.name}.partial")
+def check_size(width: int, height: int) -> None:
+    """Refuse frames too large for H.264 with ValueError."""
+    if max(width, height) > MAX_SIDE:
+        raise ValueError(
+            f"an mp4 takes frames of at most {MAX_SIDE} pixels a side, got {width} x {height}: scale them down first"
+        )
 
 
 @contextmanager
-def settled(partial: Path, path: Path, *, keep: bool) -> Iterator[None]:
-    """Move a grown file into place after the block that closes it; remove it if it is not to be kept or that fails."""
+def _encoding(path: Path) -> Iterator[None]:
+    import av
+
     try:
         yield
-        if keep:
-            os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    except av.FFmpegError as error:
+        raise OSError(f"{path} cannot be written ({error.strerror})") from error
 
 
 def _open(path: Path):
@@ -163,8 +180,10 @@ def _open(path: Path):
 
     if not path.exists():
         raise FileNotFoundError(f"there is no clip at {path}: give a video file or a camera's number")
-    if not path.is_file():
+    if path.is_dir():
         raise ValueError(f"{path} is a folder: name one video file")
+    if not path.is_file():
+        raise ValueError(f"{path} is a device, a pipe or a socket: name a video file, or a camera by its number")
     try:
         container = av.open(str(path))
     except av.FFmpegError as error:
@@ -178,11 +197,12 @@ def _open(path: Path):
 def _file(path: Path) -> Iterator[Frame]:
     with _open(path) as container:
         stream = container.streams.video[0]
-        index, ended_s = -1, 0.0
+        index, ended_s, began_s = -1, 0.0, None
         for index, (frame, image) in enumerate(_decoded(path, container)):
             time_s = frame.time if frame.time is not None else index / float(_rate(stream))
             ended_s = time_s + float((frame.duration or 0) * (frame.time_base or 0))
-            yield Frame(index, time_s, image)
+            began_s = time_s if began_s is None else began_s
+            yield Frame(index, time_s - began_s, image)
         stated_s = _stated_s(container, stream)
         if index < 0:
             raise ValueError(f"{path} holds no frame: check how it was made")
@@ -232,10 +252,18 @@ def _stated_s(container, stream) -> float | None:
 
 
 def _camera(index: int) -> Iterator[Frame]:
-    capture = cv2.VideoCapture(index)
+    log, level = cv2.utils.logging, cv2.utils.logging.getLogLevel()
+    log.setLogLevel(log.LOG_LEVEL_SILENT)  # what goes wrong is raised
+    try:
+        capture = cv2.VideoCapture(index)
+    finally:
+        log.setLogLevel(level)
     try:
         if not capture.isOpened():
-            raise OSError(f"camera {index} cannot be opened: is it plugged in, and used by no other program?")
+            device = Path(f"/dev/video{index}")
+            absent = sys.platform == "linux" and not device.exists()
+            why = f"there is no {device}, plug it in" if absent else "another program may hold it, close that"
+            raise OSError(f"camera {index} cannot be opened by OpenCV: {why} or give another number")
         started, count = time.perf_counter(), 0
         while True:
             arrived, image = capture.read()

@@ -10,7 +10,6 @@ import numpy as np
 
 from fer_tf import paths
 
-YUNET = paths.DATA / "yunet" / "face_detection_yunet_2023mar.onnx"
 PIXELS = 640 * 480
 MAX_UPSCALE = 2.0
 """A small image is enlarged for the detector by this much at most."""
@@ -51,15 +50,19 @@ def load_detector(
     """Return a detector.
 
     name       "haar" (OpenCV's frontal cascade, inside the wheel), "yunet" (finds turned and small faces, too; needs a
-               download) or "full" (the image is one face already)
+               download), "full" (the image is one face already), or the path of YuNet's .onnx file
     pixels     how many it looks at; more of them find smaller faces, in proportionally more time
     min_score  the least confidence of a face
     model      YuNet's file, if not under data/yunet
 
     Raises ValueError for an unknown name and FileNotFoundError for a missing file.
     """
+    if Path(name).suffix.lower() == ".onnx":
+        name, model = "yunet", Path(name)
     if name not in DETECTORS:
-        raise ValueError(f"unknown detector {name!r}; known are {', '.join(DETECTORS)}")
+        raise ValueError(
+            f"unknown detector {name!r}; known are {', '.join(DETECTORS)} and a path to YuNet's .onnx file"
+        )
     if pixels < 1024:
         raise ValueError(f"pixels must be at least 1024, got {pixels}: a detector cannot see a face in fewer")
     return DETECTORS[name](pixels, min_score, model)
@@ -117,7 +120,7 @@ def _haar(pixels: int, min_score: float, model: Path | None) -> Detector:
 
 
 def _yunet(pixels: int, min_score: float, model: Path | None) -> Detector:
-    file = Path(model or YUNET)
+    file = Path(model or paths.YUNET)
     if not file.is_file():
         raise FileNotFoundError(f"YuNet's model is not at {file}: run `fer-tf download yunet`, or name the file")
     try:

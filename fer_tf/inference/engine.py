@@ -131,9 +131,11 @@ def _onnxruntime(path: Path, backend: str, threads: int | None) -> _Loaded:
     provider = PROVIDERS.get(backend, backend)
     available = onnxruntime.get_available_providers()
     if provider not in available:
+        advice = f"take one of {', '.join(BACKENDS)}"
+        if provider == PROVIDERS["openvino-provider"]:
+            advice = "a plain onnxruntime hides the OpenVINO build: uninstall both, then install onnxruntime-openvino"
         raise RuntimeError(
-            f"backend {backend!r} is not available: this ONNX Runtime has {', '.join(available)}. A plain onnxruntime "
-            "hides the OpenVINO build: uninstall both, then install onnxruntime-openvino, or take backend 'openvino'"
+            f"backend {backend!r} is not available, this ONNX Runtime has {', '.join(available)}: {advice}"
         )
     session_options = onnxruntime.SessionOptions()
     session_options.log_severity_level = 4  # what goes wrong is raised

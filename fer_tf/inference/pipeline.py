@@ -8,13 +8,17 @@ end mark runs down the queues. Each thread takes from its queue until the mark, 
 gone, and what was finished before arrives.
 """
 
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from queue import Empty, Queue
 from typing import Any
 
+GRACE_S = 10.0
+"""An interrupt that comes so long after the first is not held back any more: something hangs."""
 _END = object()
 
 
@@ -44,7 +48,7 @@ def run(
     source: Iterable,
     stages: Sequence[Stage],
     *,
-    threads: bool = True,
+    threaded: bool = True,
     depth: int = 4,
     source_name: str = "source",
     times: dict[str, StageTime] | None = None,
@@ -52,7 +56,7 @@ def run(
 ) -> Iterator[Any]:
     """Yield what the last stage gives, in order.
 
-    threads     one for the source and each stage; the last stage, and with False everything, runs in the caller's
+    threaded    a thread for the source and each stage; the last stage, and with False everything, runs in the caller's
     depth       items that may wait between two stages: how far a stage may run ahead of the next
     times       is filled with a `StageTime` per name, the source's included
     patience_s  how long to wait for one item before a stage counts as hung
@@ -70,7 +74,7 @@ def run(
     times.update({name: StageTime() for name in names})
     failures: list[StageError] = []
     links = [_Link(stage, times[stage.name], failures) for stage in stages]
-    yield from _threaded(links, depth, patience_s) if threads else _chained(links)
+    yield from _threaded(links, depth, patience_s) if threaded else _chained(links)
     if failures:
         raise failures[0]
 
@@ -163,17 +167,46 @@ def _threaded(links: list[_Link], depth: int, patience_s: float) -> Iterator:
         for number, link in enumerate(workers)
     ]
     try:
-        for thread in threads:
-            thread.start()
+        with interrupts_held():
+            for thread in threads:
+                thread.start()
         yield from results
     finally:
-        results.close()
-        _dismiss(workers)
-        if not hung:  # a hung thread cannot be ended; as a daemon it does not keep the program alive
-            for _ in inbox:
-                pass
-            for thread in threads:
-                thread.join()
+        with interrupts_held():  # a thread left alive in a library's code would abort the program as it exits
+            results.close()
+            _dismiss(workers)
+            if not hung:  # a hung thread cannot be ended; as a daemon it does not keep the program alive
+                for _ in inbox:
+                    pass
+                for thread in threads:
+                    thread.join()
+
+
+@contextmanager
+def interrupts_held() -> Iterator[list[float]]:
+    """Yield a list that fills with the times of interrupts; where any came, raise KeyboardInterrupt after the block.
+
+    It holds Ctrl-C and every other signal that the program treats like it, in the main thread.
+    """
+    caught: list[float] = []
+
+    def note(number, frame):
+        caught.append(time.monotonic())
+        if caught[-1] - caught[0] > GRACE_S:
+            raise KeyboardInterrupt
+
+    held = []
+    if threading.current_thread() is threading.main_thread():  # no other is interrupted
+        held = [n for n in signal.valid_signals() if signal.getsignal(n) is signal.default_int_handler]
+    try:
+        for number in held:
+            signal.signal(number, note)
+        yield caught
+    finally:
+        for number in held:
+            signal.signal(number, signal.default_int_handler)
+    if caught:
+        raise KeyboardInterrupt
 
 
 def _dismiss(links: list[_Link]) -> None:

@@ -2,10 +2,11 @@
 
 import csv
 import json
+from contextlib import closing
 from pathlib import Path
 
 from fer_tf.faces import Faces
-from fer_tf.inference.clips import partial_path, settled
+from fer_tf.files import partial_path, settled
 
 CHUNK = 4096
 """Rows held in memory before they are written."""
@@ -15,18 +16,24 @@ FIELDS = {"frame": int, "time_s": float, "face": int, "left": float, "top": floa
 class FaceTable:
     """A table that grows beside its final place and is moved there when closed.
 
-    Columns: frame, time_s, face (0.. within its frame, best score first), left, top, right, bottom in pixels, score,
-    label, and one probability per emotion. Raises ValueError for a suffix other than .csv, .parquet, .jsonl.
+    Columns: frame, time_s (since the first frame, as in the annotated clip), face (0.. within its frame, best score
+    first), left, top, right, bottom in pixels, score, label, and one probability per emotion. Raises ValueError for a
+    suffix other than .csv, .parquet, .jsonl.
     """
 
     def __init__(self, path: Path, emotions: tuple[str, ...]):
-        if path.suffix not in FORMATS:
+        suffix = path.suffix.lower()
+        if suffix not in FORMATS:
             raise ValueError(f"a table is {', '.join(FORMATS)} by its suffix, got {path.name}")
         self.path, self.emotions = path, emotions
         self.partial = partial_path(path)
         types = {**FIELDS, "score": float, "label": str, **dict.fromkeys(emotions, float)}
-        self.sink = FORMATS[path.suffix](self.partial, types)
-        self.rows = []
+        try:
+            self.sink = FORMATS[suffix](self.partial, types)
+        except BaseException:
+            self.partial.unlink(missing_ok=True)
+            raise
+        self.rows, self.whole = [], True
 
     def write(self, faces: Faces) -> None:
         """Add the faces of one frame."""
@@ -40,16 +47,19 @@ class FaceTable:
         if len(self.rows) >= CHUNK:
             self._flush()
 
-    def close(self, *, keep: bool) -> None:
-        """Finish the file and move it into place, or remove it."""
-        with settled(self.partial, self.path, keep=keep):
-            self._flush()
-            self.sink.close()
+    def close(self, *, keep: bool) -> bool:
+        """Finish the file and move it into place, or remove it; return whether it is there."""
+        keep = keep and self.whole
+        with settled(self.partial, self.path, keep=keep), closing(self.sink):
+            if keep:
+                self._flush()
+        return keep
 
     def _flush(self) -> None:
         if self.rows:
+            self.whole = False  # unless all of them arrive
             self.sink.write(self.rows)
-            self.rows = []
+            self.rows, self.whole = [], True
 
 
 class _Csv:

@@ -1,6 +1,5 @@
 """Emotions in pictures, clips and cameras: decode, detect, crop, classify in batches, draw, encode."""
 
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing
@@ -13,12 +12,13 @@ import numpy as np
 
 from fer_tf.data.images import read_image
 from fer_tf.faces import Faces
+from fer_tf.files import check_writable
 from fer_tf.inference.annotate import draw
-from fer_tf.inference.clips import Frame, VideoWriter, is_camera, probe, read_frames
+from fer_tf.inference.clips import Frame, VideoWriter, check_size, is_camera, probe, read_frames
 from fer_tf.inference.clips import write_video as write_video
 from fer_tf.inference.detect import Detector, crop_faces
 from fer_tf.inference.live import OnFrame
-from fer_tf.inference.pipeline import Stage, StageError, StageTime, run
+from fer_tf.inference.pipeline import Stage, StageError, StageTime, interrupts_held, run
 from fer_tf.inference.table import FORMATS, FaceTable
 
 BATCH = 8
@@ -38,7 +38,7 @@ def stream(
     engine,
     detector: Detector,
     batch: int | None = None,
-    threads: bool = True,
+    threaded: bool = True,
     depth: int | None = None,
     limit: int | None = None,
     times: dict[str, StageTime] | None = None,
@@ -49,12 +49,16 @@ def stream(
     """
     batch, depth = _waiting(source, batch, depth)
     frames, stages = read_frames(source, limit=limit), _stages(engine, detector, batch)
-    yield from run(frames, stages, threads=threads, depth=depth, times=times, source_name="decode")
+    yield from run(frames, stages, threaded=threaded, depth=depth, times=times, source_name="decode")
 
 
 @dataclass(frozen=True, kw_only=True)
 class VideoSummary:
-    """What `annotate_video` did. seconds is the time of the whole run; stages holds each stage's own."""
+    """What `annotate_video` did.
+
+    seconds        the time of the whole run; stages holds each stage's own
+    output, table  where these files are; None for one that was not asked for or could not be finished
+    """
 
     source: str
     frames: int
@@ -63,7 +67,7 @@ class VideoSummary:
     provider: str
     detector: str
     batch: int
-    threads: bool
+    threaded: bool
     stages: dict[str, StageTime]
     output: str | None
     table: str | None
@@ -85,6 +89,14 @@ class VideoError(RuntimeError):
         self.summary = summary
 
 
+class VideoInterrupted(KeyboardInterrupt):
+    """Ctrl-C, after the files were finished; `summary` says what was done until then."""
+
+    def __init__(self, message: str, summary: VideoSummary):
+        super().__init__(message)
+        self.summary = summary
+
+
 def annotate_video(
     source: Path | str | int,
     *,
@@ -93,7 +105,7 @@ def annotate_video(
     output: Path | str | None = None,
     table: Path | str | None = None,
     batch: int | None = None,
-    threads: bool = True,
+    threaded: bool = True,
     depth: int | None = None,
     limit: int | None = None,
     on_frame: OnFrame | None = None,
@@ -106,39 +118,50 @@ def annotate_video(
     output    .mp4, H.264, at the rate of the source
     table     .csv, .parquet or .jsonl
     batch     faces to gather before the model runs; by default 8 for a file, 1 for a camera
-    threads   a thread per stage; False does everything in one
+    threaded  a thread per stage; False does everything in one
     depth     frames that may wait between two stages; by default 8 for a file, 1 for a camera
     limit     stop after so many frames
     on_frame  sees every finished frame and may return False to stop: `live_window`, `notebook_display`
     progress  is called with the number of frames done
 
     Raises FileNotFoundError or ValueError before work starts if anything cannot be opened or written. If the clip or a
-    stage breaks later, files hold every frame that was finished, and VideoError says how many that are.
+    stage breaks later, files hold every frame that was finished, and VideoError says how many that are; so does
+    VideoInterrupted after Ctrl-C, which ends the frame in hand first.
     """
     batch, depth = _waiting(source, batch, depth)
     output, table = (None if path is None else Path(path) for path in (output, table))
     _check_paths(source, output, table)
-    rate = Fraction(30) if is_camera(source) else probe(source).rate
+    read = read_frames(source, limit=limit)
+    rate = Fraction(30)
+    if not is_camera(source):
+        info = probe(source)
+        rate = info.rate
+        if output:
+            check_size(info.width, info.height)
     stages = _stages(engine, detector, batch)
     drawn = bool(output or on_frame)
     if drawn:
         stages.append(_each("draw", lambda found: (found, draw(found, engine.card.emotions))))
     times: dict[str, StageTime] = {}
     frames = faces = 0
-    failure = None
+    kept, failure = set(), None
+
+    def finish(file: FaceTable | VideoWriter) -> None:
+        if file.close(keep=frames > 0):
+            kept.add(file.path)
+
     started = time.perf_counter()
     try:
-        with ExitStack() as finish:
+        with interrupts_held() as interrupts, ExitStack() as stack:
             rows = FaceTable(table, engine.card.emotions) if table else None
             if rows:
-                finish.callback(lambda: rows.close(keep=frames > 0))
+                stack.callback(finish, rows)
             if output:
                 writer = VideoWriter(output, rate=rate)
-                finish.callback(lambda: writer.close(keep=frames > 0))
+                stack.callback(finish, writer)
                 stages.append(Stage("encode", partial(_written, writer)))
-            read = read_frames(source, limit=limit)
-            items = run(read, stages, threads=threads, depth=depth, times=times, source_name="decode")
-            finish.enter_context(closing(items))
+            items = run(read, stages, threaded=threaded, depth=depth, times=times, source_name="decode")
+            stack.enter_context(closing(items))
             for item in items:
                 found, image = item if drawn else (item, None)
                 frames, faces = frames + 1, faces + len(found)
@@ -146,9 +169,9 @@ def annotate_video(
                     rows.write(found)
                 if progress:
                     progress(frames)
-                if on_frame and on_frame(found, image) is False:
+                if (on_frame and on_frame(found, image) is False) or interrupts:
                     break
-    except (StageError, OSError) as error:  # OSError: the files could not be finished
+    except (StageError, OSError, KeyboardInterrupt) as error:  # OSError: the files could not be finished
         failure = error
     summary = VideoSummary(
         source=str(source),
@@ -158,16 +181,20 @@ def annotate_video(
         provider=getattr(engine, "provider", type(engine).__name__),
         detector=detector.name,
         batch=batch,
-        threads=threads,
+        threaded=threaded,
         stages=times,
-        output=None if output is None else str(output),
-        table=None if table is None else str(table),
+        output=str(output) if output in kept else None,
+        table=str(table) if table in kept else None,
     )
-    if failure:
-        kept = [str(path) for path in (output, table) if path and frames]
-        where = f"; they are in {' and '.join(kept)}" if kept else ""
-        raise VideoError(f"{source} stopped after {frames} frames ({failure}){where}", summary) from failure
-    return summary
+    if failure is None:
+        return summary
+    why, where = f" ({failure})" if str(failure) else "", ""
+    if kept:
+        where = f"; they are in {' and '.join(str(path) for path in (output, table) if path in kept)}"
+    for lost in (path for path in (output, table) if path and frames and path not in kept):
+        where += f"; {lost} could not be finished"
+    problem = VideoInterrupted if isinstance(failure, KeyboardInterrupt) else VideoError
+    raise problem(f"{source} stopped after {frames} frames{why}{where}", summary) from failure
 
 
 def _stages(engine, detector: Detector, batch: int) -> list[Stage]:
@@ -234,11 +261,8 @@ def _check_paths(source: Path | str | int, output: Path | None, table: Path | No
     for path, suffixes, what in ((output, (".mp4",), "an annotated clip"), (table, tuple(FORMATS), "a table")):
         if path is None:
             continue
-        if path.suffix not in suffixes:
+        if path.suffix.lower() not in suffixes:
             raise ValueError(f"{what} is written as {', '.join(suffixes)}, got {path.name}")
-        if not path.parent.is_dir():
-            raise FileNotFoundError(f"the folder of {path} does not exist: make it first")
-        if path.is_dir() or not os.access(path.parent, os.W_OK):
-            raise PermissionError(f"{path} cannot be written: choose another place")
+        check_writable(path)
         if not is_camera(source) and path.resolve() == Path(source).resolve():
             raise ValueError(f"{path} is the source itself: name another file for {what}")

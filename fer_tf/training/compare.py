@@ -21,7 +21,7 @@ class Run:
     """What a finished run left behind.
 
     history      pandas table, one row per epoch
-    metrics      split -> `Report.to_dict()`; splits are valid, valid_clean, test, test_clean
+    metrics      split -> `Report.to_dict()`; splits are valid, valid_clean, test, test_clean, those that have rows
     predictions  "<split>_logits" float32 (n, emotions), "<split>_labels" int64 (n,), "<split>_clean" bool (n,)
     parameters   numbers in the saved network, moving averages included; None where there is no model.keras
     """
@@ -35,8 +35,14 @@ class Run:
     parameters: int | None
 
     def hits(self, split: str) -> np.ndarray:
-        """Return bool (n,): which rows of the split were named rightly."""
-        return self.predictions[f"{split}_logits"].argmax(axis=1) == self.predictions[f"{split}_labels"]
+        """Return bool (n,): which rows of valid, valid_clean, test or test_clean were named rightly."""
+        whole = split.removesuffix("_clean")
+        if f"{whole}_logits" not in self.predictions:
+            splits = [name.removesuffix("_logits") for name in self.predictions if name.endswith("_logits")]
+            known = ", ".join(f"{name}, {name}_clean" for name in splits)
+            raise ValueError(f"{self.name} has no predictions on {split!r}; known are {known}")
+        right = self.predictions[f"{whole}_logits"].argmax(axis=1) == self.predictions[f"{whole}_labels"]
+        return right if split == whole else right[self.predictions[split]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,7 +138,10 @@ def summary(judged: dict) -> dict[str, str]:
 
 
 def paired_tests(runs: Sequence[Run], *, split: str = "test") -> list[Paired]:
-    """Test every two runs on the rows of a split (McNemar 1947, exact binomial); empty for fewer than two runs."""
+    """Test every two runs on valid, valid_clean, test or test_clean (McNemar 1947, exact binomial).
+
+    Empty for fewer than two runs. Raises ValueError for another split and for one without rows.
+    """
     tests = [_mcnemar(first, second, split) for first, second in combinations(runs, 2)]
     return [replace(test, p_holm=p) for test, p in zip(tests, holm([test.p for test in tests]), strict=True)]
 
@@ -150,6 +159,8 @@ def _mcnemar(first: Run, second: Run, split: str) -> Paired:
     from scipy.stats import binomtest
 
     a, b = first.hits(split), second.hits(split)
+    if not len(a):
+        raise ValueError(f"no row of {split} is left to test on: take {split.removesuffix('_clean')!r}")
     only_first, only_second = int((a & ~b).sum()), int((b & ~a).sum())
     differing = only_first + only_second
     p = float(binomtest(only_first, differing).pvalue) if differing else 1.0

@@ -4,7 +4,8 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from fer_tf.data.labelled import LabelledFaces
+from fer_tf.calibration import expected_calibration_error
+from fer_tf.data.labelled import LabelledFaces, Splits
 from fer_tf.faces import softmax
 
 
@@ -85,9 +86,24 @@ def predict(engine, faces: LabelledFaces, *, batch_size: int = 64, on_batch=None
     return logits
 
 
-def evaluate(engine, faces: LabelledFaces, *, batch_size: int = 64, on_batch=None) -> Report:
-    """Judge any engine on labelled faces."""
-    return report(predict(engine, faces, batch_size=batch_size, on_batch=on_batch), faces.labels, faces.emotions)
+def judge(engine, data: Splits, *, on_batch=None) -> tuple[dict[str, Report], dict[str, np.ndarray]]:
+    """Judge any engine on valid, test and the clean rows of each; return reports and predictions.
+
+    reports      "valid", "valid_clean", "test", "test_clean"; a clean one is left out where no row is clean
+    predictions  "<split>_logits" float32 (n, emotions), "<split>_labels" int64 (n,), "<split>_clean" bool (n,)
+
+    on_batch is called with the rows done so far and the rows of both splits.
+    """
+    reports, predictions, done, total = {}, {}, 0, len(data.valid) + len(data.test)
+    for split, faces in (("valid", data.valid), ("test", data.test)):
+        tell = on_batch and (lambda rows, before=done: on_batch(before + rows, total))
+        logits, clean = predict(engine, faces, on_batch=tell), data.audit.clean[split]
+        done += len(faces)
+        predictions |= {f"{split}_logits": logits, f"{split}_labels": faces.labels, f"{split}_clean": clean}
+        reports[split] = report(logits, faces.labels, faces.emotions)
+        if clean.any():
+            reports[f"{split}_clean"] = report(logits[clean], faces.labels[clean], faces.emotions)
+    return reports, predictions
 
 
 def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, *, emotions: int) -> np.ndarray:
@@ -101,15 +117,6 @@ def wilson_interval(hits: int, n: int) -> tuple[float, float]:
     centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z / (1 + z**2 / n) * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
     return float(centre - half), float(centre + half)
-
-
-def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray, *, bins: int = 15) -> float:
-    """Return the mean gap between confidence and accuracy, weighted by how many rows a bin holds, 0..1."""
-    confidence = probabilities.max(axis=1)
-    hit = probabilities.argmax(axis=1) == labels
-    number = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
-    gaps = np.bincount(number, hit - confidence, bins)
-    return float(np.abs(gaps).sum() / len(labels))
 
 
 def _shares(confusion: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

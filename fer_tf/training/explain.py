@@ -1,4 +1,11 @@
-"""Where a network looks: saliency maps from gradients. TensorFlow backend only."""
+"""Where a network looks: saliency maps from gradients. TensorFlow backend only.
+
+grad_cam   every feature map is weighted by its mean gradient: exact where the head averages over places, as
+           MobileNetV2's does. Selvaraju et al., "Grad-CAM", ICCV 2017, equations 1 and 2.
+hires_cam  every cell of every feature map is weighted by its own gradient: exact also where the head knows places, as
+           the dense layers of LeNet and VGG do; there, mean gradients cancel and leave many maps empty. Draelos and
+           Carin, "Use HiResCAM instead of Grad-CAM for faithful explanations of CNNs", 2020.
+"""
 
 import keras
 import numpy as np
@@ -6,46 +13,111 @@ import numpy as np
 from fer_tf import zoo
 from fer_tf.training.keras_engine import KerasEngine
 
+METHODS = ("grad_cam", "hires_cam")
 
-def grad_cam(engine: KerasEngine, crops: np.ndarray, *, emotion=None, layer=None, batch_size: int = 64) -> np.ndarray:
-    """Return Grad-CAM maps, float32 (n, s, s) in 0..1 at image size; a map without positive evidence stays all zero.
+
+def saliency(
+    engine: KerasEngine,
+    crops: np.ndarray,
+    *,
+    method: str = "hires_cam",
+    emotion=None,
+    layer: str | None = None,
+    batch_size: int = 64,
+) -> np.ndarray:
+    """Return saliency maps, float32 (n, s, s) in 0..1 at image size; a map without positive evidence stays all zero.
 
     crops    uint8 (n, s, s, 3) RGB
+    method   one of `METHODS`
     emotion  what to explain: an index, an array (n,) of indices, or None for each crop's own highest logit
-    layer    name of a layer with output (n, h, w, c); the registry's choice for the architecture if None
+    layer    name of a layer with output (n, h, w, c) or tokens (n, t, c) of a square grid, class tokens first; the
+             registry's choice for the architecture if None
 
-    Gradients are taken of logits, not of probabilities, whose softmax would mix in the other emotions.
-    Source: Selvaraju et al., "Grad-CAM", ICCV 2017, equations 1 and 2.
+    Gradients are taken of logits, not of probabilities, whose softmax would mix in the other emotions. Raises
+    ValueError for an unknown method or an unfit layer.
     """
+    if method not in METHODS:
+        raise ValueError(f"unknown method {method!r}; known are {', '.join(METHODS)}")
     if keras.backend.backend() != "tensorflow":
-        raise RuntimeError("Grad-CAM uses tf.GradientTape: start Python with KERAS_BACKEND=tensorflow")
+        raise RuntimeError("saliency maps use tf.GradientTape: start Python with KERAS_BACKEND=tensorflow")
     layer = layer or zoo.architecture(engine.card.architecture).saliency_layer
-    names = [candidate.name for candidate in engine.model.layers]
-    if layer not in names:
-        raise ValueError(f"{engine.card.name} has no layer {layer!r}; its last ones are {', '.join(names[-8:])}")
-    shape = engine.model.get_layer(layer).output.shape
-    if len(shape) != 4:
-        raise ValueError(f"Grad-CAM needs a layer with a spatial map (n, h, w, c); {layer!r} gives {tuple(shape)}")
-    probe = keras.Model(engine.model.inputs, [engine.model.get_layer(layer).output, engine.model.output])
+    probe = _probe(engine, layer)
+    shape = probe.outputs[0].shape
+    if len(shape) not in (3, 4):
+        raise ValueError(f"saliency needs a layer with a map or tokens; {layer!r} gives {tuple(shape)}")
     chosen = None if emotion is None else np.broadcast_to(emotion, len(crops))
     maps = []
     for start in range(0, len(crops), batch_size):
         rows = slice(start, start + batch_size)
-        maps.append(_grad_cam(probe, crops[rows], None if chosen is None else chosen[rows]))
+        maps.append(_maps(probe, crops[rows], None if chosen is None else chosen[rows], method))
     return np.concatenate(maps) if maps else np.empty(crops.shape[:3], np.float32)
 
 
-def _grad_cam(probe: keras.Model, crops: np.ndarray, emotion: np.ndarray | None) -> np.ndarray:
+def attention_rollout(engine: KerasEngine, crops: np.ndarray, *, batch_size: int = 64) -> np.ndarray:
+    """Return where the class token of a ViT looks through all blocks, float32 (n, s, s) in 0..1 at image size.
+
+    The mean attention over heads, mixed half and half with the token itself (the shortcut around it), multiplied from
+    block to block. It knows no emotion: it shows what was looked at, whatever came of it. Source: Abnar and Zuidema,
+    "Quantifying attention flow in transformers", ACL 2020. Raises ValueError for a model without attention layers.
+    """
+    import tensorflow as tf
+
+    attention = [layer.output for layer in engine.model.layers if layer.name.endswith("_attention")]
+    if not attention:
+        raise ValueError(f"{engine.card.name} has no attention layers: rollout is for vit, take `saliency`")
+    probe, maps = keras.Model(engine.model.input, attention), []
+    for start in range(0, len(crops), batch_size):
+        images, flow = crops[start : start + batch_size].astype(np.float32), tf.eye(attention[0].shape[-1])
+        for scores in probe(images, training=False):
+            flow = (tf.reduce_mean(scores, axis=1) + tf.eye(scores.shape[-1])) / 2 @ flow  # (n, t, t), rows sum to 1
+        maps.append(_enlarged(_grid(flow[:, 0, :, None]), crops.shape[1]))
+    return np.concatenate(maps) if maps else np.empty(crops.shape[:3], np.float32)
+
+
+def _probe(engine: KerasEngine, layer: str) -> keras.Model:
+    """Return a model that gives a layer's output and the logits; "outer/inner" names a layer inside another."""
+    model, (outer, _, inner) = engine.model, layer.partition("/")
+    names = [known.name for known in model.layers]
+    inside = [known.name for known in model.get_layer(outer).layers] if inner and outer in names else []
+    if outer not in names or (inner and inner not in inside):
+        last = inside[-8:] or names[-8:]
+        raise ValueError(f"{engine.card.name} has no layer {layer!r}; its last ones are {', '.join(last)}")
+    if not inner:
+        return keras.Model(model.input, [model.get_layer(outer).output, model.output])
+    at = names.index(outer)
+    x, taps = model.layers[at - 1].output, {}
+    for step in [*model.get_layer(outer).layers[1:], *model.layers[at + 1 :]]:  # from there on it is a chain
+        x = taps[step.name] = step(x)
+    return keras.Model(model.input, [taps[inner], x])
+
+
+def _maps(probe: keras.Model, crops: np.ndarray, emotion: np.ndarray | None, method: str) -> np.ndarray:
     import tensorflow as tf
 
     with tf.GradientTape() as tape:
         images = tf.constant(crops, tf.float32)
         tape.watch(images)  # so that a frozen backbone is recorded too
-        features, logits = probe(images, training=False)  # (n, h, w, c), (n, emotions)
+        features, logits = probe(images, training=False)  # (n, h, w, c) or (n, t, c), (n, emotions)
         chosen = tf.argmax(logits, axis=1) if emotion is None else emotion
         evidence = tf.gather(logits, chosen, batch_dims=1)  # (n,)
-    weights = tf.reduce_mean(tape.gradient(evidence, features), axis=(1, 2), keepdims=True)  # (n, 1, 1, c)
-    maps = tf.nn.relu(tf.reduce_sum(weights * features, axis=-1, keepdims=True))  # (n, h, w, 1)
-    maps = tf.image.resize(maps, crops.shape[1:3])[..., 0]
-    peak = tf.reduce_max(maps, axis=(1, 2), keepdims=True)
-    return tf.math.divide_no_nan(maps, peak).numpy()
+    weights, features = _grid(tape.gradient(evidence, features)), _grid(features)  # (n, h, w, c)
+    if method == "grad_cam":
+        weights = tf.reduce_mean(weights, axis=(1, 2), keepdims=True)  # (n, 1, 1, c)
+    return _enlarged(tf.nn.relu(tf.reduce_sum(weights * features, axis=-1, keepdims=True)), crops.shape[1])
+
+
+def _grid(tokens):
+    """Return tokens (n, t, c) as a map (n, side, side, c), class tokens dropped; a map stays as it is."""
+    if len(tokens.shape) == 4:
+        return tokens
+    side = int(tokens.shape[1] ** 0.5)
+    patches = tokens[:, tokens.shape[1] - side * side :]
+    return keras.ops.reshape(patches, (-1, side, side, tokens.shape[2]))
+
+
+def _enlarged(maps, size: int) -> np.ndarray:
+    """Return maps (n, h, w, 1) as float32 (n, size, size), each divided by its peak; empty ones stay empty."""
+    import tensorflow as tf
+
+    maps = tf.image.resize(maps, (size, size))[..., 0]
+    return tf.math.divide_no_nan(maps, tf.reduce_max(maps, axis=(1, 2), keepdims=True)).numpy()

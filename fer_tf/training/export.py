@@ -71,27 +71,49 @@ def _convert(engine: KerasEngine, path: Path) -> None:
     import onnx
     import tensorflow as tf
     import tf2onnx
+    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-    size = engine.card.image_size
+    tf.get_logger().setLevel("ERROR")  # tf2onnx uses functions that TensorFlow calls old
+    size, names = engine.card.image_size, list(engine.model_outputs)
+    model = keras.Model(engine.model.input, list(engine.model_outputs.values()))
     signature = [tf.TensorSpec((None, size, size, 3), tf.uint8, name="crops")]
 
     @tf.function(input_signature=signature)
-    def logits(crops):
-        return tf.identity(engine.model(tf.cast(crops, tf.float32), training=False), name="logits")
+    def outputs(crops):
+        return tf.nest.flatten(model(tf.cast(crops, tf.float32), training=False))
 
-    model, _ = tf2onnx.convert.from_function(logits, input_signature=signature, opset=OPSET)
-    _rename_output(model.graph, "logits")
-    onnx.helper.set_model_props(model, {METADATA_KEY: engine.card.with_(files={}).to_json()})
-    onnx.checker.check_model(model)
-    onnx.save(model, path)
+    # Frozen first: tf2onnx would make inputs of the constants that a layer captures, such as EfficientNet's statistics.
+    frozen = convert_variables_to_constants_v2(outputs.get_concrete_function())
+    converted, _ = tf2onnx.convert.from_graph_def(
+        frozen.graph.as_graph_def(),
+        input_names=[value.name for value in frozen.inputs],
+        output_names=[value.name for value in frozen.outputs],
+        opset=OPSET,
+        custom_op_handlers={"Erfc": (_erfc, [])},
+    )
+    _rename(converted.graph, dict(zip((value.name for value in frozen.outputs), names, strict=True)))
+    _rename(converted.graph, {frozen.inputs[0].name: "crops"})
+    onnx.helper.set_model_props(converted, {METADATA_KEY: engine.card.with_(files={}).to_json()})
+    onnx.checker.check_model(converted)
+    onnx.save(converted, path)
 
 
-def _rename_output(graph, name: str) -> None:
-    """Name the graph's only output."""
-    old, graph.output[0].name = graph.output[0].name, name
+def _erfc(context, node, name, args) -> None:
+    """Write TensorFlow's Erfc, into which it turns GELU, as 1 - Erf(x): ONNX has no Erfc."""
+    one = context.make_const(name + "_one", np.array(1, np.float32))
+    erf = context.make_node("Erf", node.input)
+    shapes, dtypes = node.output_shapes, node.output_dtypes
+    context.remove_node(name)
+    context.make_node("Sub", [one.output[0], erf.output[0]], name=name, outputs=node.output, shapes=shapes, dtypes=dtypes)
+
+
+def _rename(graph, new: dict[str, str]) -> None:
+    """Rename values of an ONNX graph: old name -> new name."""
+    for value in (*graph.input, *graph.output):
+        value.name = new.get(value.name, value.name)
     for node in graph.node:
-        node.output[:] = [name if output == old else output for output in node.output]
-        node.input[:] = [name if value == old else value for value in node.input]
+        node.output[:] = [new.get(value, value) for value in node.output]
+        node.input[:] = [new.get(value, value) for value in node.input]
 
 
 def _difference(engine: KerasEngine, runtime) -> float:

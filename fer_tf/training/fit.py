@@ -1,11 +1,13 @@
 """`fit`: trains a model by a recipe into a run folder. Keras 3 only, so any backend; a killed run resumes.
 
 The folder holds recipe.json, data.json, model.keras (the selected weights), history.csv, log.txt, tensorboard/,
-predictions.npz, card.json and metrics.json; while training also checkpoint.npz, the whole state after the last epoch.
+predictions.npz, card.json and metrics.json; while training also checkpoint.npz, the whole state after the last epoch,
+and lock.
 """
 
 import logging
 import time
+from contextlib import closing
 from pathlib import Path
 
 import keras
@@ -14,7 +16,7 @@ import numpy as np
 from fer_tf import zoo
 from fer_tf.card import ModelCard
 from fer_tf.data.labelled import Splits
-from fer_tf.training import evaluate, run
+from fer_tf.training import evaluate, folder, run
 from fer_tf.training.batches import Batches, balanced_weights
 from fer_tf.training.recipe import Augmentation, Recipe
 from fer_tf.training.run import Progress
@@ -36,67 +38,102 @@ def fit(
     """Train `model`, select on valid, report test once, leave everything in `run_dir`; returns the card.
 
     An unfinished run of the same recipe and data in `run_dir` is resumed; a finished one, or another run's folder,
-    raises ValueError. `report` receives each line of the log, `on_step(done, steps)` each train batch.
+    raises ValueError, and so does a training that diverges. RuntimeError if another process trains in `run_dir`.
+    `report` receives each line of the log, `on_step(done, steps)` each train batch of the whole run.
     """
-    run.claim(run_dir, recipe, data)
+    if recipe.targets == "auto":
+        recipe = recipe.with_(targets="labels" if data.train.distributions is None else "distribution")
 
-    def log(line: str) -> None:
-        with (run_dir / "log.txt").open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+    def log(line: str, *, once: bool = False) -> None:
+        folder.write_log(run_dir, line, once=once)
         report(line)
 
-    trainer, steps = _with_augmentation(model, recipe), -(-len(data.train) // recipe.batch_size)
-    progress = run.load_progress(run_dir)
-    if progress.epoch:
-        log(f"resumed after epoch {progress.epoch}")
-    board = run.Board(run_dir, progress.history)
-    phases = ("head", 0, recipe.head_epochs), ("fine", recipe.head_epochs, recipe.head_epochs + recipe.epochs)
-    for phase, first, last in phases:
-        if progress.epoch >= last:
-            continue
-        _prepare(trainer, model, recipe, phase=phase, steps=steps)
-        if progress.epoch:
-            run.restore(run_dir, trainer, optimizer=progress.epoch > first)
-        while progress.epoch < last and not finished_early(progress, recipe):
-            if phase == "fine" and recipe.schedule == "plateau":
-                trainer.optimizer.learning_rate = recipe.learning_rate * recipe.gamma**progress.rate_drops
-            about = {"epoch": progress.epoch + 1, "phase": phase}
-            row = about | _epoch(trainer, model, data, recipe, epoch=about["epoch"], on_step=on_step)
-            progress = advance(progress, row, recipe)
-            if progress.best_epoch == progress.epoch:
-                run.save_model(model, run_dir / "model.keras")
-            run.save_checkpoint(run_dir, trainer, progress)
-            run.write_history(run_dir, progress.history)
-            board.add(progress.history[-1])
-            log(epoch_line(progress.history[-1], recipe))
-    board.close()
-    log(verdict(progress, recipe))
-    run.write_history(run_dir, progress.history)  # again: a kill may have come between checkpoint and history
-    card = run.finish(run_dir, data, recipe)
-    (run_dir / "checkpoint.npz").unlink()
+    with folder.claim(run_dir, recipe, data):
+        progress = _train(model, data, recipe, run_dir, log=log, on_step=on_step)
+        log(verdict(progress, recipe), once=True)
+        run.write_history(run_dir, progress.history)  # again: a kill may have come between checkpoint and history
+        card = run.finish(run_dir, data, recipe)
+        (run_dir / "checkpoint.npz").unlink()
     return card
 
 
-def _epoch(trainer, model: keras.Model, data: Splits, recipe: Recipe, *, epoch: int, on_step) -> dict:
-    """Train one epoch, in an order that only seed and epoch decide, judge on valid; return the history's columns."""
-    batching = {"image_size": model.input_shape[1], "batch_size": recipe.batch_size, "targets": recipe.targets}
+def _train(model: keras.Model, data: Splits, recipe: Recipe, run_dir: Path, *, log, on_step) -> Progress:
+    """Run the epochs that are left. The checkpoint comes first: what a kill keeps from following it, a resume adds."""
+    trainer, steps = _with_augmentation(model, recipe), -(-len(data.train) // recipe.batch_size)
+    progress = run.load_progress(run_dir)
+    if progress.epoch:
+        run.restore(run_dir, trainer.variables, "model")
+        if progress.best_epoch == progress.epoch:
+            run.save_model(model, run_dir / "model.keras")
+        log(epoch_line(progress.history[-1], recipe), once=True)
+        log(f"resumed after epoch {progress.epoch}")
+    phases = ("head", 0, recipe.head_epochs), ("fine", recipe.head_epochs, recipe.head_epochs + recipe.epochs)
+    with closing(run.Board(run_dir, progress.history)) as board:
+        for phase, first, last in phases:
+            if progress.epoch >= last:
+                continue
+            _prepare(trainer, model, recipe, phase=phase, steps=steps)
+            if progress.epoch > first:
+                run.restore(run_dir, trainer.optimizer.variables, "optimizer")
+            while progress.epoch < last and not finished_early(progress, recipe):
+                if phase == "fine" and recipe.schedule == "plateau":
+                    trainer.optimizer.learning_rate = recipe.learning_rate * recipe.gamma**progress.rate_drops
+                about = {"epoch": progress.epoch + 1, "phase": phase}
+                row = about | _epoch(trainer, model, data, recipe, **about, on_step=on_step)
+                progress = advance(progress, row, recipe)
+                run.save_checkpoint(run_dir, trainer, progress)
+                if progress.best_epoch == progress.epoch:
+                    run.save_model(model, run_dir / "model.keras")
+                run.write_history(run_dir, progress.history)
+                board.add(progress.history[-1])
+                log(epoch_line(progress.history[-1], recipe))
+    return progress
+
+
+def _epoch(trainer, model: keras.Model, data: Splits, recipe: Recipe, *, epoch: int, phase: str, on_step) -> dict:
+    """Train one epoch, in an order that only seed and epoch decide, judge on valid; return the history's columns.
+
+    `loss` is what training minimises, with label smoothing, class weights and votes; `nll`, accuracy and macro-F1 are
+    those of the labels, on train as on valid; the learning rate is the higher one of start and end. Raises ValueError
+    if the loss or a logit is not finite.
+    """
+    batching = {"image_size": model.input_shape[1], "batch_size": recipe.batch_size}
     weights = balanced_weights(data.train) if recipe.class_weight == "balanced" else None
     order = np.random.default_rng((recipe.seed, epoch)).permutation(len(data.train))
-    batches = Batches(data.train, weights=weights, order=order, **batching)
-    tell = keras.callbacks.LambdaCallback(on_train_batch_end=lambda i, logs: on_step and on_step(i + 1, len(batches)))
-    start = time.perf_counter()
+    batches = Batches(data.train, weights=weights, order=order, targets=recipe.targets, **batching)
+    done, steps = (epoch - 1) * len(batches), (recipe.head_epochs + recipe.epochs) * len(batches)
+    tell = keras.callbacks.LambdaCallback(on_train_batch_end=lambda i, logs: on_step and on_step(done + i + 1, steps))
+    rate, start = _rate(trainer), time.perf_counter()
     fitted = trainer.fit(batches, epochs=1, shuffle=False, verbose=0, callbacks=[tell])
     trained = time.perf_counter()
+    train = {name: fitted.history[name][-1] for name in ("loss", "nll", "accuracy", "macro_f1")}
     logits = model.predict(Batches(data.valid, **batching), verbose=0)
+    if not (np.isfinite(train["loss"]) and np.isfinite(logits).all()):
+        raise ValueError(_diverged(recipe, epoch=epoch, phase=phase))
     judged = evaluate.report(logits, data.valid.labels, data.emotions)
-    return {name: values[-1] for name, values in fitted.history.items()} | {
-        "valid_loss": judged.nll,
+    return train | {
+        "valid_nll": judged.nll,
         "valid_accuracy": judged.accuracy,
         "valid_macro_f1": judged.macro_f1,
-        "learning_rate": float(keras.ops.convert_to_numpy(trainer.optimizer.learning_rate)),
+        "learning_rate": max(rate, _rate(trainer)),
         "seconds": round(time.perf_counter() - start, 2),
         "images_per_s": round(len(order) / (trained - start), 1),
     }
+
+
+def _rate(trainer: keras.Model) -> float:
+    return float(keras.ops.convert_to_numpy(trainer.optimizer.learning_rate))
+
+
+def _diverged(recipe: Recipe, *, epoch: int, phase: str) -> str:
+    """Return what happened and what to do; the folder is free for another recipe as long as no epoch was finished."""
+    name = "head_learning_rate" if phase == "head" else "learning_rate"
+    rate = getattr(recipe, name)
+    kept = "the folder keeps the epochs before: delete it, or give the corrected recipe another one"
+    return (
+        f"training diverged in epoch {epoch}: loss or logits are not finite, so {name} {rate:g} is too high. "
+        f"Try {rate / 10:g}, or set gradient_clip to 1; {kept if epoch > 1 else 'the folder can be used again'}"
+    )
 
 
 def augmentation_layers(augmentation: Augmentation) -> list[keras.layers.Layer]:
@@ -131,7 +168,7 @@ def _prepare(trainer: keras.Model, model: keras.Model, recipe: Recipe, *, phase:
     trainer.compile(
         optimizer=_optimizer(recipe, phase=phase, steps=steps),
         loss=keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=recipe.label_smoothing),
-        metrics=[keras.metrics.CategoricalAccuracy(name="accuracy"), MacroF1(model.output_shape[-1], name="macro_f1")],
+        metrics=label_metrics(),
     )
     trainer.optimizer.build(trainer.trainable_variables)
 
@@ -157,27 +194,34 @@ def _optimizer(recipe: Recipe, *, phase: str, steps: int) -> keras.optimizers.Op
     return {"adam": keras.optimizers.Adam, "adamw": keras.optimizers.AdamW}[recipe.optimizer](**shared)
 
 
-class MacroF1(keras.metrics.Metric):
-    """Mean over emotions of F1: logits (n, emotions) against one-hot labels or vote distributions (argmax)."""
+def label_metrics() -> list[keras.metrics.Metric]:
+    """Return what train shares with valid: nll, accuracy and macro_f1 of logits (n, emotions) as a `Report` has them.
 
-    def __init__(self, emotions: int, **kwargs):
-        super().__init__(**kwargs)
-        self.emotions = emotions
-        self.confusion = self.add_variable((emotions, emotions), "zeros", name="confusion")
+    The label is the argmax of the target, one-hot or votes.
+    """
+    return [
+        keras.metrics.MeanMetricWrapper(_nll, name="nll"),
+        keras.metrics.CategoricalAccuracy(name="accuracy"),
+        MacroF1(average="macro", name="macro_f1"),
+    ]
+
+
+class MacroF1(keras.metrics.F1Score):
+    """F1 against the label, a vote distribution's argmax: F1Score itself would count shares of votes as hits."""
 
     def update_state(self, y_true, y_pred, sample_weight=None):
-        true, named = (keras.ops.one_hot(keras.ops.argmax(y, axis=-1), self.emotions) for y in (y_true, y_pred))
-        self.confusion.assign_add(keras.ops.matmul(keras.ops.transpose(true), named))
+        labels = keras.ops.one_hot(keras.ops.argmax(y_true, axis=-1), y_true.shape[-1])
+        super().update_state(labels, y_pred, sample_weight)
 
-    def result(self):
-        hits = keras.ops.diagonal(self.confusion)
-        counted = keras.ops.sum(self.confusion, axis=0) + keras.ops.sum(self.confusion, axis=1)
-        return keras.ops.mean(2 * hits / keras.ops.maximum(counted, 1.0))
+
+def _nll(y_true, y_pred):
+    """Return (n,): negative log-likelihood of the label in nats, without smoothing, class weights and votes."""
+    return keras.losses.sparse_categorical_crossentropy(keras.ops.argmax(y_true, axis=-1), y_pred, from_logits=True)
 
 
 def advance(progress: Progress, row: dict, recipe: Recipe) -> Progress:
     """Return the progress after an epoch: is it the best, has patience run out, does the plateau schedule drop?"""
-    value = row[f"valid_{recipe.monitor}"] * (-1 if recipe.monitor == "loss" else 1)
+    value = row[f"valid_{recipe.monitor}"] * (-1 if recipe.monitor == "nll" else 1)
     improved = progress.best is None or value > progress.best
     waiting = int(row["phase"] == "fine" and not improved)
     wait = (progress.wait + 1) * waiting
@@ -204,13 +248,13 @@ def finished_early(progress: Progress, recipe: Recipe) -> bool:
 def epoch_line(row: dict, recipe: Recipe) -> str:
     """Return one epoch as a line of the log."""
     shares = "  ".join(
-        f"{split} loss {row[p + 'loss']:.4f} acc {row[p + 'accuracy']:.4f} F1 {row[p + 'macro_f1']:.4f}"
+        f"{split} nll {row[p + 'nll']:.3f} acc {100 * row[p + 'accuracy']:.1f} % F1 {100 * row[p + 'macro_f1']:.1f} %"
         for split, p in (("train", ""), ("valid", "valid_"))
     )
     total = recipe.head_epochs + recipe.epochs
     return (
-        f"epoch {row['epoch']:>3}/{total} {row['phase']}  {shares}  rate {row['learning_rate']:.2e}  "
-        f"{row['seconds']:.0f} s{'  improved' if row['improved'] else ''}"
+        f"epoch {row['epoch']:>3}/{total} {row['phase']}  loss {row['loss']:.3f}  {shares}  "
+        f"rate {row['learning_rate']:.2g}  {row['seconds']:.0f} s{'  improved' if row['improved'] else ''}"
     )
 
 

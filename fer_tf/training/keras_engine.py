@@ -1,17 +1,21 @@
 """`KerasEngine`: a `.keras` file behind the same two members as every inference engine."""
 
 from pathlib import Path
+from zipfile import BadZipFile, is_zipfile
 
 import keras
 import numpy as np
 
+from fer_tf import zoo
 from fer_tf.card import ModelCard
+from fer_tf.training.folder import keras_file
 
 
 class KerasEngine:
     """A Keras model and its card.
 
-    Crops are uint8 (n, s, s, 3) RGB; logits come back as float32 (n, emotions).
+    Crops are uint8 (n, s, s, 3) RGB; logits come back as float32 (n, emotions). `model_outputs` are those of the ONNX
+    file: "logits" and, where the model has a layer `head_embedding`, "embedding".
     """
 
     backend = "keras"
@@ -24,29 +28,47 @@ class KerasEngine:
                 f"the model has {model.input_shape[1:]} and {model.output_shape[-1]}"
             )
         self.model, self.card = model, card
+        self.model_outputs = {"logits": model.output}
+        if "head_embedding" in {layer.name for layer in model.layers}:
+            self.model_outputs["embedding"] = model.get_layer("head_embedding").output
         self.provider = f"Keras on {keras.backend.backend()}"
 
     def logits(self, crops: np.ndarray) -> np.ndarray:
+        """Return float32 (n, emotions) for RGB crops uint8 (n, s, s, 3)."""
+        return self._predict(self.model, crops)
+
+    def run(self, crops: np.ndarray) -> dict[str, np.ndarray]:
+        """Return every output by name, float32 (n, width)."""
+        return {
+            name: self._predict(keras.Model(self.model.input, output), crops)
+            for name, output in self.model_outputs.items()
+        }
+
+    def extract_features(self, crops: np.ndarray) -> np.ndarray:
+        """Return what the head works on, float32 (n, c): the backbone's features, pooled or flattened."""
+        first = next(layer for layer in self.model.layers if layer.name.startswith("head_"))
+        return self._predict(keras.Model(self.model.input, first.output), crops)
+
+    def _predict(self, model: keras.Model, crops: np.ndarray) -> np.ndarray:
         expected = (self.card.image_size, self.card.image_size, 3)
         if crops.dtype != np.uint8 or crops.shape[1:] != expected:
             raise ValueError(
                 f"crops must be uint8 (n, {', '.join(map(str, expected))}), got {crops.dtype} {crops.shape}"
             )
         if not len(crops):
-            return np.empty((0, len(self.card.emotions)), np.float32)
-        return self.model.predict(crops, batch_size=64, verbose=0)
+            return np.empty((0, model.output_shape[-1]), np.float32)
+        return model.predict(crops, batch_size=64, verbose=0)
 
 
 def load_keras(path: Path) -> KerasEngine:
     """Load a `.keras` file, or the `model.keras` of a folder, with the `card.json` beside it."""
-    path = path / "model.keras" if path.is_dir() else path
-    if not path.is_file():
-        raise FileNotFoundError(f"no Keras model at {path}: give a .keras file, or a folder that holds model.keras")
-    card = path.with_name("card.json")
-    if not card.is_file():
-        raise FileNotFoundError(f"{path} has no card.json beside it, so its emotions and image size are unknown")
+    path = keras_file(path)
+    if not is_zipfile(path):
+        raise ValueError(f"{path} is damaged or no .keras file at all (no whole zip): copy it again, or train it again")
+    card = ModelCard.load(path.with_name("card.json"))
+    zoo.import_layers(card.architecture)
     try:
         model = keras.saving.load_model(path, compile=False)
-    except (ValueError, OSError, TypeError) as error:
-        raise ValueError(f"{path} is not a Keras model that can be read: {error}") from error
-    return KerasEngine(model, ModelCard.load(card))
+    except (ValueError, OSError, TypeError, KeyError, BadZipFile) as error:
+        raise ValueError(f"{path} is damaged, or not a Keras model that can be read: {error}") from error
+    return KerasEngine(model, card)

@@ -1,6 +1,7 @@
 """`Recipe`: every choice of a training run, validated once, to and from TOML and JSON."""
 
 import json
+import math
 import tomllib
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -46,11 +47,12 @@ class Recipe:
     architecture       a name of `fer_tf.zoo.ARCHITECTURES`; `options` are its own, such as dropout
     weights            None, "imagenet" or a file: what the backbone starts from
     notice             origin and licence of these weights; it goes into the card
-    targets            "labels" (one-hot) or "distribution" (annotators' votes)
+    targets            "labels" (one-hot), "distribution" (annotators' votes) or "auto": votes where train carries them;
+                       a run's recipe.json and card say which it was
     class_weight       "none", or "balanced" (inverse frequency on train)
     schedule           of the fine phase: "constant", "step" (x gamma every step_size epochs), "plateau" (x gamma after
                        plateau_patience epochs without progress) or "cosine" (to zero, after warmup_epochs)
-    monitor            what selects the weights: "accuracy", "macro_f1" or "loss", always on valid
+    monitor            what selects the weights: "accuracy", "macro_f1" or "nll", always on valid
     patience           epochs without progress before the fine phase stops; None never stops early
     extra_epochs       run after patience ran out, to confirm that it was right
     gradient_clip      largest global norm, None for no limit
@@ -77,7 +79,7 @@ class Recipe:
     step_size: int = 10
     gamma: float = 0.5
     plateau_patience: int = 3
-    targets: str = "labels"
+    targets: str = "auto"
     class_weight: str = "none"
     label_smoothing: float = 0.0
     monitor: str = "accuracy"
@@ -102,6 +104,8 @@ class Recipe:
         _check(self.patience is None or self.patience >= 1, "patience", "at least 1, or none", self.patience)
         _check(self.gradient_clip is None or self.gradient_clip > 0, "gradient_clip", "above 0", self.gradient_clip)
         zoo.architecture(self.architecture)
+        taken = {"emotions", *(f.name for f in fields(self))} & set(self.options)
+        _check(not taken, "options", "the architecture's own, set the recipe's choices beside them", self.options)
         for name, known in CHOICES.items():
             _check(getattr(self, name) in known, name, " or ".join(known), getattr(self, name))
 
@@ -146,9 +150,9 @@ class Recipe:
 CHOICES = {
     "optimizer": ("adam", "adamw", "sgd"),
     "schedule": ("constant", "step", "plateau", "cosine"),
-    "targets": ("labels", "distribution"),
+    "targets": ("auto", "labels", "distribution"),
     "class_weight": ("none", "balanced"),
-    "monitor": ("accuracy", "macro_f1", "loss"),
+    "monitor": ("accuracy", "macro_f1", "nll"),
 }
 
 
@@ -198,10 +202,11 @@ def _check(good: bool, name: str, expected: str, value) -> None:
 
 
 def _check_type(name: str, expected, value) -> None:
-    """Refuse a wrong type; whole numbers pass as float, True never passes as a number."""
+    """Refuse a wrong type; whole numbers pass as float, True never passes as a number, inf and nan nowhere."""
     good = isinstance(value, expected) or (isinstance(value, int) and isinstance(0.0, expected))
     if not good or (isinstance(value, bool) and expected is not bool):
         raise ValueError(f"{name} must be {getattr(expected, '__name__', expected)}, got {value!r}")
+    _check(not isinstance(value, float) or math.isfinite(value), name, "a finite number", value)
 
 
 def _check_names(what: str, names: set, cls) -> None:

@@ -1,4 +1,4 @@
-"""The run folder: who owns it, the checkpoint that a killed run resumes from, the log, and the final papers."""
+"""What a run leaves in its folder: the checkpoint that a killed run resumes from, the history, the final papers."""
 
 import csv
 import io
@@ -15,7 +15,8 @@ import numpy as np
 
 from fer_tf.card import ModelCard, describe_file
 from fer_tf.data.labelled import Splits
-from fer_tf.training.evaluate import predict, report
+from fer_tf.files import write_atomically
+from fer_tf.training.evaluate import judge
 from fer_tf.training.keras_engine import KerasEngine
 from fer_tf.training.recipe import Recipe
 
@@ -42,19 +43,6 @@ class Progress:
     history: list = field(default_factory=list)
 
 
-def claim(run_dir: Path, recipe: Recipe, data: Splits) -> None:
-    """Make the folder and write recipe.json and data.json; refuse a finished run's folder or another run's."""
-    run_dir.mkdir(parents=True, exist_ok=True)
-    if (run_dir / "metrics.json").exists():
-        raise ValueError(f"{run_dir} holds a finished run; give another folder, or delete this one")
-    described = {"name": data.name, "fingerprint": data.fingerprint, "terms": data.terms}
-    for path, values in (run_dir / "recipe.json", recipe.to_dict()), (run_dir / "data.json", described):
-        text = json.dumps(values, indent=2, ensure_ascii=False) + "\n"
-        if path.exists() and path.read_text(encoding="utf-8") != text:
-            raise ValueError(f"{run_dir} holds an unfinished run of another recipe or other data; give another folder")
-        write_atomically(path, text.encode())
-
-
 def save_checkpoint(run_dir: Path, trainer: keras.Model, progress: Progress) -> None:
     """Write model, random states, optimizer and progress as one file, atomically."""
     state = {f"model_{i}": v for i, v in enumerate(trainer.variables)}
@@ -78,14 +66,11 @@ def load_progress(run_dir: Path) -> Progress:
         raise ValueError(f"{path} is damaged ({error}): delete {run_dir} and train again") from error
 
 
-def restore(run_dir: Path, trainer: keras.Model, *, optimizer: bool) -> None:
-    """Put the checkpoint's values into the model, and into its optimizer unless a new phase begins."""
+def restore(run_dir: Path, variables: list, part: str) -> None:
+    """Put the checkpoint's values of "model" or "optimizer" into these variables."""
     with np.load(run_dir / "checkpoint.npz") as saved:
-        for i, variable in enumerate(trainer.variables):
-            variable.assign(saved[f"model_{i}"])
-        if optimizer:
-            for i, variable in enumerate(trainer.optimizer.variables):
-                variable.assign(saved[f"optimizer_{i}"])
+        for i, variable in enumerate(variables):
+            variable.assign(saved[f"{part}_{i}"])
 
 
 def save_model(model: keras.Model, path: Path) -> None:
@@ -120,7 +105,8 @@ class Board:
         from tensorboard.compat.proto.summary_pb2 import Summary
 
         for prefix, writer in self._writers.items():
-            values = [Summary.Value(tag=t, simple_value=row[prefix + t]) for t in ("loss", "accuracy", "macro_f1")]
+            tags = [tag for tag in ("loss", "nll", "accuracy", "macro_f1") if prefix + tag in row]
+            values = [Summary.Value(tag=tag, simple_value=row[prefix + tag]) for tag in tags]
             writer.add_event(Event(step=row["epoch"], summary=Summary(value=values)))
             writer.flush()
 
@@ -143,21 +129,13 @@ def finish(run_dir: Path, data: Splits, recipe: Recipe) -> ModelCard:
         notices=(recipe.notice,) if recipe.notice else (),
         files={"model.keras": describe_file(run_dir / "model.keras")},
     )
-    engine, clean = KerasEngine(model, card), data.audit.clean
-    metrics, predictions = {}, {}
-    for split in ("valid", "test"):
-        faces = getattr(data, split)
-        logits = predict(engine, faces)
-        predictions |= {f"{split}_logits": logits, f"{split}_labels": faces.labels, f"{split}_clean": clean[split]}
-        metrics[split] = report(logits, faces.labels, faces.emotions).to_dict()
-        rows = clean[split]
-        if rows.any():
-            metrics[f"{split}_clean"] = report(logits[rows], faces.labels[rows], faces.emotions).to_dict()
+    reports, predictions = judge(KerasEngine(model, card), data)
+    metrics = {name: judged.to_dict() for name, judged in reports.items()}
     card = card.with_(metrics={split: headline(judged) for split, judged in metrics.items()})
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **predictions)
     write_atomically(run_dir / "predictions.npz", buffer.getvalue())
-    write_atomically(run_dir / "card.json", (card.to_json() + "\n").encode())
+    card.save(run_dir / "card.json")
     write_atomically(run_dir / "metrics.json", (json.dumps(metrics, indent=2) + "\n").encode())
     return card
 
@@ -166,13 +144,6 @@ def headline(judged: dict) -> dict:
     """Return the figures of a report that a card carries."""
     names = ("n", "accuracy", "accuracy_interval", "macro_f1", "macro_f1_interval", "nll", "ece")
     return {name: judged[name] for name in names}
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that a reader finds the old content or the new, never a part."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_bytes(content)
-    temporary.replace(path)
 
 
 def _versions() -> dict:

@@ -2,7 +2,8 @@
 
 A file `fer_tf/zoo/<name>.py` holds one function `build(*, emotions, image_size, weights, **options) -> keras.Model`:
 RGB 0..255 (n, image_size, image_size, 3) in, logits (n, emotions) out, every preprocessing step a layer of the graph.
-Layers of the head are named `head_...`; everything else is the backbone.
+Layers of the head are named `head_...`; everything else is the backbone. The default of an option says what it takes:
+a whole number is a count, 1 or more; a fraction is a share, 0 or more and below 1; a tuple holds several of the kind.
 """
 
 from dataclasses import dataclass, field
@@ -15,7 +16,8 @@ class Architecture:
 
     image_size      default side of the input in pixels
     module          its file, where that is not named like it; `options` are then what it fixes there
-    saliency_layer  name of the layer where Grad-CAM looks: the last one whose map has at least 6x6 cells
+    saliency_layer  name of the layer where saliency maps look: the last one whose map has at least 6x6 cells; a layer
+                    inside another one has a path, such as "backbone/stage_1"
     """
 
     image_size: int
@@ -41,6 +43,7 @@ ARCHITECTURES = {
         options={"size": "b4"},
     ),
     "vit": Architecture(image_size=48, saliency_layer="block_11_norm_1", source="Dosovitskiy et al. 2021"),
+    "swin": Architecture(image_size=96, saliency_layer="backbone/stage_1", source="Liu et al. 2021"),
 }
 
 
@@ -57,17 +60,48 @@ def build(name: str, *, emotions: int, image_size: int | None = None, weights: s
     emotions    number of logits
     image_size  32 to 256 px; the architecture's default if None
     weights     None for random ones, or what the architecture takes ("imagenet", a file relative to the project)
-    options     the architecture's own, such as `dropout`; an unknown one raises ValueError
+    options     the architecture's own, such as `dropout`; an unknown one, or one of the wrong kind, raises ValueError
     """
     found = architecture(name)
     size = found.image_size if image_size is None else image_size
     if not 32 <= size <= 256:
         raise ValueError(f"image_size must be 32 to 256 px, got {size}")
     module = import_module(f"fer_tf.zoo.{found.module or name}")
-    known = [option for option in module.build.__kwdefaults__ or {} if option not in found.options]
+    fixed = {"weights", *found.options}
+    known = {option: default for option, default in (module.build.__kwdefaults__ or {}).items() if option not in fixed}
     if unknown := sorted(set(options) - set(known)):
         raise ValueError(f"{name} has no option {', '.join(unknown)}; it has {', '.join(known) or 'none'}")
+    for option, value in options.items():
+        if not _fits(value, known[option]):
+            expected = EXPECTED[type(known[option])]
+            raise ValueError(f"{name}'s {option} must be {expected}, such as {known[option]}, got {value!r}")
     return module.build(emotions=emotions, image_size=size, weights=weights, **found.options, **options)
+
+
+def import_layers(name: str) -> None:
+    """Make the layers that an architecture brings known to Keras, so that it can load a saved model."""
+    if name in ARCHITECTURES:
+        import_module(f"fer_tf.zoo.{ARCHITECTURES[name].module or name}")
+
+
+EXPECTED = {
+    bool: "true or false",
+    int: "a whole number, 1 or more",
+    float: "a share, 0 or more and below 1",
+    str: "a text",
+    tuple: "a list",
+}
+
+
+def _fits(value, default) -> bool:
+    """Tell whether an option's value is of the default's kind; a whole number passes as a share, a list as a tuple."""
+    if isinstance(default, tuple):
+        return isinstance(value, list | tuple) and len(value) > 0 and all(_fits(part, default[0]) for part in value)
+    if isinstance(value, bool) or isinstance(default, bool | str):
+        return type(value) is type(default)
+    if isinstance(default, int):
+        return isinstance(value, int) and value >= 1
+    return isinstance(value, int | float) and 0 <= value < 1
 
 
 def backbone_layers(model) -> list:

@@ -6,6 +6,7 @@ trains the embedding itself (Wang et al., "NormFace: L2 hypersphere embedding fo
 """
 
 import keras
+import keras_hub
 from keras import layers
 
 from fer_tf.zoo.grey import grey_crops
@@ -50,8 +51,6 @@ def build(
     weights  None, or a preset of keras_hub by name or directory, such as "swin_tiny_patch4_window7_224"; it decides
              the size itself and fits image_size 224
     """
-    import keras_hub
-
     if size not in SIZES:
         raise ValueError(f"unknown size {size!r}; known are {', '.join(SIZES)}")
     if image_size % TOTAL_STRIDE:

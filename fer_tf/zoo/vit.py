@@ -26,10 +26,9 @@ class PrefixAndPosition(layers.Layer):
 
     def build(self, shape):
         _, tokens, width = shape
-        normal = keras.initializers.TruncatedNormal(stddev=0.02)
-        self.tokens = self.add_weight(shape=(1, self.prefix, width), initializer=normal, name="tokens")
+        self.tokens = self.add_weight(shape=(1, self.prefix, width), initializer=_normal(), name="tokens")
         self.positions = self.add_weight(
-            shape=(1, self.prefix + tokens, width), initializer=normal, name="positions"
+            shape=(1, self.prefix + tokens, width), initializer=_normal(), name="positions"
         )
 
     def call(self, x):
@@ -39,6 +38,11 @@ class PrefixAndPosition(layers.Layer):
 
     def get_config(self):
         return {**super().get_config(), "prefix": self.prefix}
+
+
+def _normal() -> keras.initializers.Initializer:
+    """Return a new initializer each time: one that is used twice gives the same numbers twice."""
+    return keras.initializers.TruncatedNormal(stddev=0.02)
 
 
 def build(
@@ -94,10 +98,10 @@ def _build(
             f"{image_size // patch_size * patch_size} or {(image_size // patch_size + 1) * patch_size}"
         )
     ops, side = keras.ops, image_size // patch_size
-    tokens, normal = side * side + prefix, keras.initializers.TruncatedNormal(stddev=0.02)
+    tokens = side * side + prefix
 
     def dense(units, name):
-        return layers.Dense(units, kernel_initializer=normal, name=name)
+        return layers.Dense(units, kernel_initializer=_normal(), name=name)
 
     def norm(name):
         return layers.LayerNormalization(epsilon=epsilon, name=name)

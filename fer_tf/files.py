@@ -1,0 +1,40 @@
+"""Files that appear whole or not at all: they grow beside their place under another name, and are moved when done."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+
+_NUMBERS = count()
+
+
+def check_writable(path: Path) -> None:
+    """Refuse, before any work, a place for no file; raises FileNotFoundError or PermissionError."""
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"the folder of {path} does not exist: make it first")
+    if (path.exists() and not path.is_file()) or not os.access(path.parent, os.W_OK):
+        raise PermissionError(f"{path} cannot be written: choose another place")
+
+
+def partial_path(path: Path) -> Path:
+    """Return where a file grows until it is whole: a new name at every call, in every process."""
+    return path.with_name(f".{path.name}.{os.getpid()}-{next(_NUMBERS)}.partial")
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file so that a reader finds the old content or the new, never a part."""
+    partial = partial_path(path)
+    with settled(partial, path, keep=True):
+        partial.write_bytes(content)
+
+
+@contextmanager
+def settled(partial: Path, path: Path, *, keep: bool) -> Iterator[None]:
+    """Move a grown file into place after the block that closes it; remove it if it is not to be kept or that fails."""
+    try:
+        yield
+        if keep:
+            os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
