@@ -56,8 +56,8 @@ def contact_sheet(images: np.ndarray, *, titles: Sequence[str] | None = None, co
     columns = min(columns, len(images))
     rows = -(-len(images) // columns)
     height, width = images.shape[1:3]
-    cell = 1.3 * max(1.0, width / height)  # inches
-    titles = [_wrapped(title, cell) for title in titles] if titles is not None else None
+    cell = 1.45 * max(1.0, width / height)  # inches
+    titles = [_wrapped(title, cell - 0.05) for title in titles] if titles is not None else None
     lines = max(title.count("\n") + 1 for title in titles) if titles else 0
     size = (cell * columns, (cell * height / width + 0.08 + 0.19 * lines) * rows)
     axes = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")[1]
@@ -280,7 +280,7 @@ def _axes(ax: Axes | None, width: float, height: float) -> Axes:
 
 def _wrapped(title: str, width: float) -> str:
     """Return a title over a picture, broken where it is wider than `width` inches."""
-    letters = int(72 * width / (0.55 * SHEET))  # of the mean width in the default typeface
+    letters = int(72 * width / (0.53 * SHEET))  # of the mean width in the default typeface
     return "\n".join(textwrap.fill(line, letters) for line in str(title).split("\n"))
 
 
