@@ -24,15 +24,17 @@ ALIASES = {
     "contemptuous": "contempt",
 }
 
-COLOURS = {  # hex RGB; Okabe and Ito's palette, told apart under the common colour-vision deficiencies
+# Okabe and Ito's palette but for neutral and contempt. Under Machado's (2009) full deuteranopia, protanopia and
+# tritanopia any two lie at least 10 apart in CIEDE2000 (12.5, 12.2 and 10.9), with sight of all colours 21.7.
+COLOURS = {  # hex RGB
     "angry": "#D55E00",
     "disgust": "#009E73",
     "fear": "#CC79A7",
     "happy": "#E69F00",
     "sad": "#0072B2",
     "surprise": "#56B4E9",
-    "neutral": "#8C8C8C",
-    "contempt": "#B8A800",
+    "neutral": "#646464",
+    "contempt": "#A3232F",
 }
 
 

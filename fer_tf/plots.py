@@ -3,17 +3,23 @@
 Shares come in as 0..1 and are drawn in percent. Call `use_style()` once before; each figure is readable without it.
 """
 
+import textwrap
 from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from cycler import cycler
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import ListedColormap
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from fer_tf.calibration import calibration_bins, expected_calibration_error
 from fer_tf.labels import COLOURS
 
+SERIES = ("#17445E", "#F2A65A", "#4FA3C7", "#8C6BB1", "#6B6B6B")
 STYLE = {
     "figure.dpi": 110,
     "figure.constrained_layout.use": True,
@@ -25,6 +31,7 @@ STYLE = {
     "axes.titlelocation": "left",
     "axes.spines.top": False,
     "axes.spines.right": False,
+    "axes.prop_cycle": cycler(color=SERIES),
     "axes.grid": True,
     "axes.axisbelow": True,
     "grid.color": "#e4e4e4",
@@ -32,8 +39,9 @@ STYLE = {
     "legend.frameon": False,
 }
 SPLITS = {"train": "#17445E", "valid": "#4FA3C7", "test": "#F2A65A"}  # told apart by lightness alone
-SERIES = ("#17445E", "#F2A65A", "#4FA3C7", "#8C6BB1", "#6B6B6B")
-QUIET = "#8a8a8a"
+SHEET = 10.5  # points of a title over a picture: it still reads at half the size
+QUIET, INK = "#8a8a8a", "#222222"
+DASHES = {"angry": "--", "fear": "--", "disgust": "-.", "contempt": ":"}  # no two similar colours share one
 
 
 def use_style() -> None:
@@ -48,15 +56,17 @@ def contact_sheet(images: np.ndarray, *, titles: Sequence[str] | None = None, co
     columns = min(columns, len(images))
     rows = -(-len(images) // columns)
     height, width = images.shape[1:3]
-    cell = 1.25 * max(1.0, width / height)  # inches
-    size = (cell * columns, (cell * height / width + (0.25 if titles is not None else 0.05)) * rows)
+    cell = 1.45 * max(1.0, width / height)  # inches
+    titles = [_wrapped(title, cell - 0.05) for title in titles] if titles is not None else None
+    lines = max(title.count("\n") + 1 for title in titles) if titles else 0
+    size = (cell * columns, (cell * height / width + 0.08 + 0.19 * lines) * rows)
     axes = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")[1]
     for ax in axes.flat:
         ax.set_axis_off()
     for i, (ax, image) in enumerate(zip(axes.flat, images, strict=False)):
         ax.imshow(image.squeeze(), cmap="gray", vmin=0, vmax=255)
         if titles is not None:
-            ax.set_title(titles[i], fontsize=8, fontweight="normal", loc="center", pad=3)
+            ax.set_title(titles[i], fontsize=SHEET, fontweight="normal", loc="center", pad=3)
     return axes
 
 
@@ -64,16 +74,27 @@ def saliency_grid(images: np.ndarray, maps: np.ndarray, titles: Sequence[str], *
     """Draw each image beside itself under its saliency map; returns Axes (rows, columns).
 
     images  uint8 (n, s, s, 1 or 3)
-    maps    float (n, s, s), 0..1: bright where the network looked, the plain image where it did not
+    maps    float (n, s, s), 0..1: bright where the network looked, the plain image where it did not; of a map that is
+            all zero the figure says so
+
+    The scale at the side is what the map makes of a mid-grey picture.
     """
-    strength = np.clip(maps, 0, 1)[..., None]
     images = np.broadcast_to(images, (*images.shape[:3], 3))
-    heat = 255 * plt.get_cmap("inferno")(strength[..., 0])[..., :3]
-    overlays = images * (1 - 0.7 * strength) + heat * 0.7 * strength
+    overlays = _under_map(images, np.clip(maps, 0, 1))
+    empty = ~(np.asarray(maps) > 0).any(axis=(1, 2))
+    overlays[empty] = 238  # paper for the words
     gap = np.full((*images.shape[:2], max(1, images.shape[2] // 16), 3), 255)
-    return contact_sheet(
-        np.concatenate([images, gap, overlays], axis=2).astype(np.uint8), titles=titles, columns=columns
-    )
+    pairs = np.concatenate([images, gap, overlays], axis=2).astype(np.uint8)
+    axes = contact_sheet(pairs, titles=titles, columns=columns)
+    middle = pairs.shape[2] - images.shape[2] / 2 - 0.5, images.shape[1] / 2 - 0.5  # of the right picture
+    for i in np.flatnonzero(empty):
+        axes.flat[i].text(*middle, "no evidence", ha="center", va="center", fontsize=SHEET, color=INK)
+    figure, steps = axes[0, 0].figure, np.linspace(0, 1, 256)
+    figure.set_figwidth(figure.get_figwidth() + 1)  # inches, for the scale
+    scale = ScalarMappable(cmap=ListedColormap(_under_map(np.full((256, 3), 128), steps) / 255))
+    bar = figure.colorbar(scale, ax=axes, ticks=[0, 0.5, 1], format="{x:.0%}", aspect=9 * len(axes), fraction=0.05)
+    bar.set_label("share of the\nmap's peak", fontsize=SHEET)
+    return axes
 
 
 def class_balance(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
@@ -147,11 +168,9 @@ def confusion(matrix: np.ndarray, emotions: Sequence[str], *, ax: Axes | None = 
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     image = ax.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     for (row, column), share in np.ndenumerate(shares):
-        ink = "white" if share > 0.55 else "#222222"
-        ax.text(column, row, f"{share:.0%}", color=ink, ha="center", va="bottom", fontsize=9.5)
-        ax.text(
-            column, row + 0.06, f"{matrix[row, column]:,}", color=ink, ha="center", va="top", fontsize=8, alpha=0.85
-        )
+        ink = "white" if share > 0.55 else INK
+        ax.text(column, row, f"{share:.0%}", color=ink, ha="center", va="bottom", fontsize=10.5)
+        ax.text(column, row + 0.06, f"{matrix[row, column]:,}", color=ink, ha="center", va="top", fontsize=9)
     ax.set_xticks(range(len(emotions)), emotions, rotation=35, ha="right", rotation_mode="anchor")
     ax.set_yticks(range(len(emotions)), emotions)
     ax.set(title="Confusion matrix", xlabel="predicted", ylabel="true")
@@ -185,7 +204,7 @@ def reliability(p: np.ndarray, labels: np.ndarray, *, bins: int = 15, ax: Axes |
     ax.bar(left[~few], accuracy[~few], **style)
     ax.bar(left[few], accuracy[few], **style, alpha=0.35, label="under 1% of the faces")
     ax.plot(mean[rows > 0], accuracy[rows > 0], "o", color=SERIES[0], markersize=4, label="bin's mean")
-    ax.plot([0, 1], [0, 1], "--", color=QUIET, linewidth=1, label="perfectly calibrated")
+    ax.plot([0, 1], [0, 1], "--", color=INK, linewidth=1.5, zorder=3, label="perfectly calibrated")
     ax.set(title=f"Reliability: ECE {ece:.1%} over {len(labels):,} faces", xlabel="confidence", ylabel="accuracy")
     ax.set(xlim=(0, 1), ylim=(0, 1.02))
     _percent(ax.xaxis, whole=True)
@@ -213,7 +232,7 @@ def compare_models(frame: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     reach = np.stack([frame["accuracy"] - frame["low"], frame["high"] - frame["accuracy"]])
     ax.errorbar(frame["accuracy"], frame["model"], xerr=reach, fmt="o", color=SERIES[0], ecolor=SERIES[2], elinewidth=3)
     for name, share in zip(frame["model"], frame["accuracy"], strict=True):
-        ax.annotate(f"{share:.1%}", (share, name), xytext=(0, 7), textcoords="offset points", ha="center", fontsize=9)
+        ax.annotate(f"{share:.1%}", (share, name), xytext=(0, 7), textcoords="offset points", ha="center")
     ax.set(title="Models compared", xlabel="accuracy, with 95% interval", ylim=(-0.5, len(frame) - 0.3))
     ax.grid(axis="y", visible=False)
     _percent(ax.xaxis)
@@ -236,21 +255,57 @@ def ladder(frame: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
 
 
 def timeline(frame: pd.DataFrame, *, emotions: Sequence[str] | None = None, ax: Axes | None = None) -> Axes:
-    """Draw one face's probabilities over the clip: column `time_s` and one column per emotion, 0..1."""
+    """Draw one face's probabilities over the clip: column `time_s` and one column per emotion, 0..1.
+
+    Each line is named where it ends; dashes tell apart what colour alone might not.
+    """
     emotions = emotions or [name for name in frame if name in COLOURS]
     ax = _axes(ax, 9, 3.4)
+    lines = []
     for emotion in emotions:
-        ax.plot(frame["time_s"], frame[emotion], color=COLOURS[emotion], linewidth=1.8, label=emotion)
+        dashes = DASHES.get(emotion, "-")
+        style = {"color": COLOURS[emotion], "linewidth": 1.8, "label": emotion}
+        lines += ax.plot(frame["time_s"], frame[emotion], dashes, **style)
     ax.set(title="One face over time", xlabel="time, s", ylabel="probability", ylim=(-0.02, 1.02))
     ax.margins(x=0)
     _percent(ax.yaxis, whole=True)
-    _legend(ax)
+    _name_line_ends(ax, lines)
     return ax
 
 
 def _axes(ax: Axes | None, width: float, height: float) -> Axes:
     """Return `ax`, or new Axes of this size in inches."""
     return ax if ax is not None else plt.subplots(figsize=(width, height), layout="constrained")[1]
+
+
+def _wrapped(title: str, width: float) -> str:
+    """Return a title over a picture, broken where it is wider than `width` inches."""
+    letters = int(72 * width / (0.53 * SHEET))  # of the mean width in the default typeface
+    return "\n".join(textwrap.fill(line, letters) for line in str(title).split("\n"))
+
+
+def _under_map(images: np.ndarray, strength: np.ndarray) -> np.ndarray:
+    """Return pictures (..., 3), 0..255, under maps (...), 0..1."""
+    heat, share = 255 * plt.get_cmap("inferno")(strength)[..., :3], 0.7 * strength[..., None]
+    return images * (1 - share) + heat * share
+
+
+def _name_line_ends(ax: Axes, lines: Sequence[Line2D]) -> None:
+    """Write each line's label to the right of its last value, as near as the labels above and below it let it."""
+    ends = {line: values[-1] for line in lines if len(values := line.get_ydata()[np.isfinite(line.get_ydata())])}
+    lines, y = sorted(ends, key=ends.get), sorted(ends.values())
+    low, high = ax.get_ylim()
+    inches = ax.figure.get_figheight() * ax.get_position().height
+    gap = (high - low) * min(1.35 * plt.rcParams["font.size"] / 72 / inches, 1 / max(len(lines), 1))
+    for i in range(1, len(y)):  # apart, upward
+        y[i] = max(y[i], y[i - 1] + gap)
+    for i, line in reversed(list(enumerate(lines))):  # and back under the top
+        y[i] = min(y[i], high if i == len(y) - 1 else y[i + 1] - gap)
+        across = ax.get_yaxis_transform()  # x in shares of the width, y in data
+        look = {"color": line.get_color(), "linestyle": line.get_linestyle(), "linewidth": 1}
+        stub = Line2D([1, 1.02, 1.06], [ends[line], y[i], y[i]], transform=across, clip_on=False, **look)
+        ax.add_artist(stub)
+        ax.text(1.065, y[i], line.get_label(), va="center", transform=across)
 
 
 def _percent(axis, *, whole: bool = False) -> None:
@@ -273,7 +328,7 @@ def _grouped_bars(
     for number, (name, colour) in enumerate(zip(frame, colours, strict=False)):
         y = np.arange(len(frame)) + (number - (frame.shape[1] - 1) / 2) * thickness
         bars = ax.barh(y, frame[name], thickness * 0.92, color=colour, label=name)
-        ax.bar_label(bars, texts[name], padding=3, fontsize=9)
+        ax.bar_label(bars, texts[name], padding=3)
     ax.set_yticks(range(len(frame)), frame.index)
     ax.set_xlim(0, np.nanmax(frame.to_numpy()) * 1.14)
     ax.invert_yaxis()

@@ -9,7 +9,8 @@ What a notebook of the suite has
 How a notebook shows a result on the page
     It writes a file into ``Path(run_dir) / "report"``, named by its own number: ``11_comparison.csv`` becomes a table,
     captioned "Comparison", under the title of notebook 11. ``.csv`` is a table, ``.png`` or ``.svg`` a figure, ``.mp4``
-    or ``.webm`` a clip, anything else a link. Tables show what the file says, so round before writing.
+    or ``.webm`` a clip, anything else a link, in the order in which they were written. Tables show what the file says,
+    with separators in thousands, so round before writing.
 
 A run folder holds `index.html`, `notebooks/` (executed), `html/`, `report/`, `kernel.log` and what the notebooks write.
 No page asks the network for anything: formulas in the notebooks are therefore plain text, not LaTeX.
@@ -286,11 +287,12 @@ def _new_folder(wanted: Path | None) -> Path:
 def _facts(suite: list[Notebook], given: dict, started: datetime) -> dict[str, str]:
     """Return what stands at the head of the page: caption -> text."""
     minutes, seconds = divmod(round(sum(notebook.seconds for notebook in suite)), 60)
+    so_far = " so far" if any(notebook.status == "running" for notebook in suite) else ""
     default = next((known.parameters["dataset"].default for known in suite if "dataset" in known.parameters), "none")
     cores, python = os.cpu_count(), platform.python_version()
     return {
         "Started": f"{started:%Y-%m-%d %H:%M}",
-        "Took": f"{minutes} min {seconds} s",
+        "Took": f"{minutes} min {seconds} s{so_far}",
         "Data set": str(given.get("dataset", default)),
         "Parameters": ", ".join(f"{name} = {value}" for name, value in given.items()) or "defaults",
         "Host": f"{platform.node()}, {platform.system()} {platform.machine()}, {cores} cores, Python {python}",

@@ -366,7 +366,7 @@ def test_the_loss_has_smoothing_and_nll_has_not(tiny, tmp_path):
     assert plain["loss"] == pytest.approx(plain["nll"], rel=1e-4)  # tiny's emotions are equally frequent
     assert smoothed["nll"] == pytest.approx(plain["nll"], rel=1e-4) and abs(smoothed["loss"] - plain["loss"]) > 0.01
     line = fit.epoch_line(smoothed, recipe)
-    assert f"loss {smoothed['loss']:.3f}" in line and f"valid nll {smoothed['valid_nll']:.3f}" in line
+    assert f"valid nll {smoothed['valid_nll']:.3f}" in line
 
 
 def test_augmentation_is_for_training_only(tiny):

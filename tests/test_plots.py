@@ -1,5 +1,7 @@
 """Figures: they say what the data say, on the Axes they are given, with every word inside the figure."""
 
+from itertools import pairwise
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -159,6 +161,35 @@ def test_saliency_leaves_the_image_where_the_network_did_not_look():
     plain, overlay = shown[:, :16], shown[:, -16:]
     changed = (plain != overlay).any(axis=2)
     assert changed[4, 4] and changed.sum() == 1
+
+
+def test_saliency_says_where_a_map_is_empty_and_what_its_colours_mean():
+    axes = plots.saliency_grid(IMAGES, MAPS * np.array([1, 0, 1, 1, 1])[:, None, None], ["x"] * 5)
+    assert ["no evidence" in words(ax) for ax in axes.flat[:5]] == [False, True, False, False, False]
+    assert "share of the\nmap's peak" in words(axes[0, 0].figure)
+
+
+def test_timeline_names_every_line_at_its_end_and_no_two_names_overlap():
+    crowded = pd.DataFrame([dict.fromkeys(FERPLUS, 0.0) | {"happy": 1.0}] * 3).assign(time_s=range(3))
+    ax = plots.timeline(crowded)
+    ax.figure.canvas.draw()
+    boxes = {text.get_text(): text.get_window_extent() for text in ax.texts}
+    assert set(boxes) == set(FERPLUS) and max(boxes, key=lambda name: boxes[name].y0) == "happy"
+    from_below = sorted(boxes.values(), key=lambda box: box.y0)
+    assert all(low.y1 <= high.y0 + 1 for low, high in pairwise(from_below))
+    assert not plots.timeline(crowded[:0]).texts
+
+
+def test_titles_wider_than_their_picture_are_broken():
+    (first, *_) = plots.contact_sheet(IMAGES, titles=["surprise, said disgust 97%"] * 5).flat
+    first.figure.canvas.draw()
+    assert "\n" in first.get_title() and first.title.get_window_extent().width < first.figure.bbox.width / 5
+
+
+def test_the_diagonal_lies_over_the_bars():
+    ax = plots.reliability(P, TRUE)
+    (diagonal,) = [line for line in ax.lines if line.get_label() == "perfectly calibrated"]
+    assert diagonal.zorder > max(bar.zorder for bar in ax.patches)
 
 
 def test_contact_sheet_fills_rows_and_refuses_nothing():

@@ -15,7 +15,7 @@ import nbformat
 import pytest
 from rich.console import Console
 
-from fer_tf import paths, suite
+from fer_tf import pages, paths, suite
 from fer_tf.suite import SuiteError, find_notebooks, match_parameters, read_notebook, run_suite
 
 PARAMETERS = """dataset: str = "drawn"  # what to load
@@ -129,6 +129,60 @@ def test_figures_are_in_the_page_and_the_noise_of_compiled_code_is_not(finished)
     assert "data:image/png;base64" in page
     assert "noise of compiled code" not in page
     assert "noise of compiled code" in (finished.run_dir / "kernel.log").read_text()
+
+
+def reported(tmp_path, files: dict[str, bytes | str], **facts) -> str:
+    """Write these files as a report, one after the other, and return the index over it."""
+    for name in ("report", "html"):
+        (tmp_path / name).mkdir()
+    for second, (name, content) in enumerate(files.items()):
+        path = tmp_path / "report" / name
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+        os.utime(path, (second, second))
+    notebooks = [read_notebook(write(tmp_path, name)) for name in ("01_first", "02_second", "03_silent")]
+    pages.write_index(tmp_path, facts=facts, notebooks=notebooks)
+    return (tmp_path / "index.html").read_text(encoding="utf-8")
+
+
+def test_results_stand_in_the_order_of_writing_under_their_notebook(tmp_path):
+    names = ("notes.json", "02_zebra.json", "01_b.json", "02_antelope.json", "01_a.json")
+    page = reported(tmp_path, dict.fromkeys(names, "{}"))
+    places = [page.index(name) for name in ("01_b", "01_a", "02_zebra", "02_antelope", "notes.json")]
+    assert places == sorted(places)
+
+
+def test_every_notebook_with_results_leads_to_them(tmp_path):
+    page = reported(tmp_path, {"01_a.json": "", "02_b.json": ""})
+    inside = [link[1:] for link in Links(tmp_path / "index.html").leads if link.startswith("#results")]
+    assert inside == ["results-01", "results-02"] and all(f'id="{name}"' in page for name in inside)
+
+
+def test_two_small_results_share_a_row_and_a_lone_or_wide_one_has_its_own(tmp_path):
+    small, wide = (b"\x89PNG\r\n\x1a\n" + bytes(8) + width.to_bytes(4, "big") + bytes(4) for width in (600, 1400))
+    files = {"01_a.png": small, "01_b.csv": "a,b\n1,2\n", "01_c.png": small, "01_d.png": wide, "01_e.png": small}
+    page = reported(tmp_path, files | {"01_f.png": b"no picture", "01_g.csv": f"a,b\n1,{'long ' * 40}\n"})
+    halves = [
+        part.split("report/")[1][:8] for part in page.split("<figure")[1:] if part.startswith(' class="card half"')
+    ]
+    assert halves == ["01_a.png", "01_b.csv"]
+
+
+def test_tables_group_thousands_but_not_years_ids_or_words(tmp_path):
+    head = "rows,loss,year,run id,images_per_s,file\n"
+    page = reported(tmp_path, {"01_a.csv": head + "5600,12345.67,2026,1234567,999,4321\n-1000,0.5,2025,0042,1000,x\n"})
+    for text in ("5,600", "12,345.67", "2026", "1234567", "999", "4321", "-1,000", "0042", "1,000", "images/s"):
+        assert f">{text}</t" in page
+
+
+def test_time_is_so_far_while_a_notebook_runs(tmp_path, monkeypatch):
+    seen = []
+
+    def execute(*_, **__):
+        seen.append((tmp_path / "run" / "index.html").read_text())
+
+    monkeypatch.setattr(suite, "_execute", execute)
+    done = run_suite(notebooks=[write(tmp_path, "01_a")], parameters={}, run_dir=tmp_path / "run")
+    assert "0 min 0 s so far<" in seen[0] and "so far" not in done.index.read_text()
 
 
 def test_a_failing_notebook_is_named_with_cell_and_cause_and_stops_the_suite(tmp_path):

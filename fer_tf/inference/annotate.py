@@ -11,8 +11,8 @@ from fer_tf.labels import COLOURS
 
 SHOWN = 3
 """Emotions on a panel."""
-PAPER, INK, TRACK = (18, 20, 26), (255, 255, 255), (92, 96, 106)
-PAPER_OPACITY = 0.74
+PAPER, INK, TRACK = (18, 20, 26), (255, 255, 255), (46, 49, 56)  # the darkest emotions stand out from all but INK
+PAPER_OPACITY = 0.84
 ON_FACE = 0.15
 """The share of its own face that a panel may hide."""
 

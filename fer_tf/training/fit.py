@@ -246,14 +246,14 @@ def finished_early(progress: Progress, recipe: Recipe) -> bool:
 
 
 def epoch_line(row: dict, recipe: Recipe) -> str:
-    """Return one epoch as a line of the log."""
+    """Return one epoch as a line of the log: what is alike on train and valid; `loss` stands in history.csv."""
     shares = "  ".join(
-        f"{split} nll {row[p + 'nll']:.3f} acc {100 * row[p + 'accuracy']:.1f} % F1 {100 * row[p + 'macro_f1']:.1f} %"
+        f"{split} nll {row[p + 'nll']:.3f} acc {row[p + 'accuracy']:.1%} F1 {row[p + 'macro_f1']:.1%}"
         for split, p in (("train", ""), ("valid", "valid_"))
     )
     total = recipe.head_epochs + recipe.epochs
     return (
-        f"epoch {row['epoch']:>3}/{total} {row['phase']}  loss {row['loss']:.3f}  {shares}  "
+        f"epoch {row['epoch']:>3}/{total} {row['phase']}  {shares}  "
         f"rate {row['learning_rate']:.2g}  {row['seconds']:.0f} s{'  improved' if row['improved'] else ''}"
     )
 
