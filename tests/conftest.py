@@ -28,6 +28,11 @@ def patterns(n: int, *, seed: int, size: int = 32) -> LabelledFaces:
     )
 
 
+def small_size(architecture: str) -> int:
+    """Return a side in pixels at which an architecture is quick to build and run."""
+    return {"swin": 64}.get(architecture, 48)
+
+
 @pytest.fixture(scope="session")
 def tiny() -> Splits:
     """70 train, 35 valid and 35 test images of bars, 32 px grey."""

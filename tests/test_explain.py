@@ -1,10 +1,11 @@
 import keras
 import numpy as np
 import pytest
+from conftest import small_size
 
 from fer_tf import labels, zoo
 from fer_tf.card import ModelCard
-from fer_tf.training.explain import METHODS, saliency
+from fer_tf.training.explain import METHODS, attention_rollout, saliency
 from fer_tf.training.keras_engine import KerasEngine
 
 CROPS = np.random.default_rng(0).integers(0, 256, (5, 48, 48, 3), dtype=np.uint8)
@@ -12,16 +13,27 @@ CROPS = np.random.default_rng(0).integers(0, 256, (5, 48, 48, 3), dtype=np.uint8
 
 def engine(name: str) -> KerasEngine:
     keras.utils.set_random_seed(0)
-    model = zoo.build(name, emotions=7, image_size=48)
-    return KerasEngine(model, ModelCard(name=name, architecture=name, emotions=labels.FER2013, image_size=48))
+    size = small_size(name)
+    model = zoo.build(name, emotions=7, image_size=size)
+    return KerasEngine(model, ModelCard(name=name, architecture=name, emotions=labels.FER2013, image_size=size))
 
 
 @pytest.mark.parametrize("name", list(zoo.ARCHITECTURES))
-@pytest.mark.parametrize("emotion", [None, 3, np.array([0, 1, 2, 3, 4])])
-@pytest.mark.parametrize("method", METHODS)
-def test_maps_have_the_crops_size_and_lie_in_0_to_1(name, emotion, method):
-    maps = saliency(engine(name), CROPS, method=method, emotion=emotion, batch_size=2)
-    assert maps.shape == (5, 48, 48) and maps.dtype == np.float32
+def test_maps_have_the_crops_size_and_lie_in_0_to_1(name):
+    loaded, size = engine(name), small_size(name)
+    crops = np.random.default_rng(0).integers(0, 256, (5, size, size, 3), dtype=np.uint8)
+    for method, emotion in ((METHODS[0], None), (METHODS[1], 3), (METHODS[1], np.array([0, 1, 2, 3, 4]))):
+        maps = saliency(loaded, crops, method=method, emotion=emotion, batch_size=2)
+        assert_maps(maps, size)
+    if name == "vit":
+        assert_maps(attention_rollout(loaded, crops, batch_size=2), size)
+    else:
+        with pytest.raises(ValueError, match="no attention layers"):
+            attention_rollout(loaded, crops)
+
+
+def assert_maps(maps, size):
+    assert maps.shape == (5, size, size) and maps.dtype == np.float32
     assert maps.min() >= 0 and np.all(np.isclose(maps.max(axis=(1, 2)), 1) | (maps.max(axis=(1, 2)) == 0))
 
 
@@ -70,7 +82,8 @@ def test_all_zero_maps_stay_zero():
     ("choice", "message"),
     [
         ({"layer": "conv_9"}, "has no layer 'conv_9'"),
-        ({"layer": "head_dense"}, "spatial map"),
+        ({"layer": "head_dense"}, "a map or tokens"),
+        ({"layer": "relu_3/conv"}, "has no layer 'relu_3/conv'"),
         ({"method": "magic_cam"}, "known are grad_cam, hires_cam"),
     ],
 )

@@ -104,7 +104,9 @@ def _erfc(context, node, name, args) -> None:
     erf = context.make_node("Erf", node.input)
     shapes, dtypes = node.output_shapes, node.output_dtypes
     context.remove_node(name)
-    context.make_node("Sub", [one.output[0], erf.output[0]], name=name, outputs=node.output, shapes=shapes, dtypes=dtypes)
+    context.make_node(
+        "Sub", [one.output[0], erf.output[0]], name=name, outputs=node.output, shapes=shapes, dtypes=dtypes
+    )
 
 
 def _rename(graph, new: dict[str, str]) -> None:

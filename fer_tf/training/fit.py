@@ -48,6 +48,11 @@ def fit(
         folder.write_log(run_dir, line, once=once)
         report(line)
 
+    names = [layer.name for layer in zoo.backbone_layers(model) if layer.weights]
+    for prefix in recipe.unfreeze:
+        if not any(name.startswith(prefix) for name in names):
+            stages = ", ".join(dict.fromkeys(name.split("_")[0] for name in names))
+            raise ValueError(f"no layer of {recipe.architecture}'s backbone begins with {prefix!r}; they begin {stages}")
     with folder.claim(run_dir, recipe, data):
         progress = _train(model, data, recipe, run_dir, log=log, on_step=on_step)
         log(verdict(progress, recipe), once=True)
@@ -164,7 +169,7 @@ def _with_augmentation(model: keras.Model, recipe: Recipe) -> keras.Model:
 def _prepare(trainer: keras.Model, model: keras.Model, recipe: Recipe, *, phase: str, steps: int) -> None:
     """Freeze or free the backbone, then compile with the phase's optimizer."""
     for layer in zoo.backbone_layers(model):
-        layer.trainable = phase == "fine"
+        layer.trainable = phase == "fine" and (not recipe.unfreeze or layer.name.startswith(tuple(recipe.unfreeze)))
     trainer.compile(
         optimizer=_optimizer(recipe, phase=phase, steps=steps),
         loss=keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=recipe.label_smoothing),

@@ -47,6 +47,8 @@ class Recipe:
     architecture       a name of `fer_tf.zoo.ARCHITECTURES`; `options` are its own, such as dropout
     weights            None, "imagenet" or a file: what the backbone starts from
     notice             origin and licence of these weights; it goes into the card
+    unfreeze           which backbone layers the fine phase trains, by how their names begin, such as ["conv4", "conv5"]
+                       of resnet50; empty is all
     targets            "labels" (one-hot), "distribution" (annotators' votes) or "auto": votes where train carries them;
                        a run's recipe.json and card say which it was
     class_weight       "none", or "balanced" (inverse frequency on train)
@@ -65,6 +67,7 @@ class Recipe:
     image_size: int | None = None
     weights: str | None = None
     notice: str = ""
+    unfreeze: list = field(default_factory=list)
     batch_size: int = 64
     head_epochs: int = 0
     head_learning_rate: float = 1e-3
@@ -103,6 +106,8 @@ class Recipe:
             _check(0 <= getattr(self, name) < 1, name, "0 or more and below 1", getattr(self, name))
         _check(self.patience is None or self.patience >= 1, "patience", "at least 1, or none", self.patience)
         _check(self.gradient_clip is None or self.gradient_clip > 0, "gradient_clip", "above 0", self.gradient_clip)
+        named = all(isinstance(prefix, str) and prefix for prefix in self.unfreeze)
+        _check(named, "unfreeze", "a list of how layer names begin", self.unfreeze)
         zoo.architecture(self.architecture)
         taken = {"emotions", *(f.name for f in fields(self))} & set(self.options)
         _check(not taken, "options", "the architecture's own, set the recipe's choices beside them", self.options)

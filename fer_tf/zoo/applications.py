@@ -25,7 +25,9 @@ def load_weights(backbone: keras.Model, weights: str | None, *, make, image_size
             try:
                 layer.set_weights(pretrained.get_layer(layer.name).get_weights())
             except ValueError as error:
-                raise ValueError(f"{weights} does not hold the layer {layer.name} of {backbone.name}: {error}") from error
+                raise ValueError(
+                    f"{weights} does not hold the layer {layer.name} of {backbone.name}: {error}"
+                ) from error
 
 
 def dropout_head(features: keras.KerasTensor, *, emotions: int, dropout: float) -> keras.KerasTensor:

@@ -39,9 +39,7 @@ class CosineLogits(layers.Layer):
         return {**super().get_config(), "emotions": self.emotions, "scale": self.first_scale}
 
 
-def build(
-    *, emotions: int, image_size: int, weights: str | None = None, size="tiny", embedding=128, dropout=0.1
-):
+def build(*, emotions: int, image_size: int, weights: str | None = None, size="tiny", embedding=128, dropout=0.1):
     """Return Swin: RGB 0..255 (n, image_size, image_size, 3) -> logits (n, emotions).
 
     The layer `head_embedding` gives the embedding (n, 128) of length 1: the second output of the ONNX file.

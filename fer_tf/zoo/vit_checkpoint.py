@@ -128,7 +128,9 @@ def interpolate(positions: np.ndarray, *, tokens: int, prefix: int) -> np.ndarra
     old, new = (round((count - prefix) ** 0.5) for count in (positions.shape[1], tokens))
     grid = positions[0, prefix:].reshape(old, old, -1)
     # A channel at a time: OpenCV resizes four at most.
-    resized = np.stack([cv2.resize(grid[..., c], (new, new), interpolation=cv2.INTER_CUBIC) for c in range(grid.shape[2])])
+    resized = np.stack(
+        [cv2.resize(grid[..., c], (new, new), interpolation=cv2.INTER_CUBIC) for c in range(grid.shape[2])]
+    )
     moved = resized.reshape(len(resized), -1).T[None]  # (1, new * new, width)
     return np.concatenate([positions[:, :prefix], moved], axis=1)
 
