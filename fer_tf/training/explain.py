@@ -78,7 +78,7 @@ def _probe(engine: KerasEngine, layer: str) -> keras.Model:
     """Return a model that gives a layer's output and the logits; "outer/inner" names a layer inside another."""
     model, (outer, _, inner) = engine.model, layer.partition("/")
     names = [known.name for known in model.layers]
-    inside = [known.name for known in model.get_layer(outer).layers] if inner and outer in names else []
+    inside = [known.name for known in getattr(model.get_layer(outer), "layers", ())] if outer in names else []
     if outer not in names or (inner and inner not in inside):
         last = inside[-8:] or names[-8:]
         raise ValueError(f"{engine.card.name} has no layer {layer!r}; its last ones are {', '.join(last)}")

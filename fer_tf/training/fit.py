@@ -51,8 +51,8 @@ def fit(
     names = [layer.name for layer in zoo.backbone_layers(model) if layer.weights]
     for prefix in recipe.unfreeze:
         if not any(name.startswith(prefix) for name in names):
-            stages = ", ".join(dict.fromkeys(name.split("_")[0] for name in names))
-            raise ValueError(f"no layer of {recipe.architecture}'s backbone begins with {prefix!r}; they begin {stages}")
+            begin = ", ".join(dict.fromkeys(name.split("_")[0] for name in names))
+            raise ValueError(f"unfreeze: no layer of {recipe.architecture} begins with {prefix!r}; they begin {begin}")
     with folder.claim(run_dir, recipe, data):
         progress = _train(model, data, recipe, run_dir, log=log, on_step=on_step)
         log(verdict(progress, recipe), once=True)
