@@ -1,6 +1,7 @@
 """Small things that several rooms' tests share."""
 
 import os
+import signal
 import threading
 from pathlib import Path
 
@@ -11,6 +12,8 @@ import pytest
 
 from fer_tf import labels, paths
 from fer_tf.data.labelled import LabelledFaces, Splits
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # what is started in the background ignores Ctrl-C
 
 SHARED = paths.ROOT.parent / "shared" / "data"
 
