@@ -15,7 +15,7 @@ class Architecture:
     """What the suite must know of an architecture before it is built.
 
     image_size      default side of the input in pixels
-    saliency_layer  name of the layer where Grad-CAM looks: the last one whose map has at least 6x6 cells
+    saliency_layer  name of the layer where saliency maps look: the last one with 6x6 cells or more at `image_size`
     """
 
     image_size: int
