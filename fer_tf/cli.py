@@ -113,7 +113,7 @@ def train(
 
     size = max(chosen.image_size or architecture(chosen.architecture).image_size, FER2013_SIZE)
     with busy(f"reading {chosen.dataset}"):
-        data = load(chosen.dataset, labels=chosen.labels, image_size=size, seed=chosen.seed, limit=limit)
+        data = load(chosen.dataset, labels=chosen.labels, image_size=size, seed=chosen.data_seed, limit=limit)
         tell = terminal.say if as_json else lambda line: show({}, line, as_json=False)
         tell(data.audit.summary())
     if not as_json:
@@ -145,7 +145,12 @@ def evaluate(
 
     with busy("loading model and data"):
         engine = _engine(model, backend)
-        data = load(dataset, labels=labels, image_size=max(engine.card.image_size, FER2013_SIZE), limit=limit)
+        size = max(engine.card.image_size, FER2013_SIZE)
+        seed = engine.card.recipe.get("data_seed", 0)  # the splits that it was trained on
+        data = load(dataset, labels=labels, image_size=size, seed=seed, limit=limit)
+    known = engine.card.data
+    if limit is None and known.get("name") == data.name and known.get("fingerprint") != data.fingerprint:
+        terminal.say(f"{data.name} is not cut or read as in the training: test rows may have been trained on")
     with bar("evaluate", unit="faces") as advance:
         reports, _ = judge(engine, data, on_batch=advance)
     judged = {name: found.to_dict() for name, found in reports.items()}
@@ -191,6 +196,7 @@ def image(
     A picture that cannot be read is named at the end, with a failing exit; the others are not lost.
     """
     from fer_tf.data.images import write_image
+    from fer_tf.files import make_folder
     from fer_tf.inference.annotate import draw
     from fer_tf.inference.detect import load_detector
     from fer_tf.inference.video import infer_image
@@ -198,15 +204,14 @@ def image(
     targets = {path: output / f"{path.stem}.png" for path in files} if output else {}
     if len(set(targets.values())) < len(targets) or any(p.resolve() == t.resolve() for p, t in targets.items()):
         raise ValueError("two pictures, or a picture and its copy, would have one name: give another --output folder")
-    if output and output.exists() and not output.is_dir():
-        raise ValueError(f"--output is a folder for pictures, but {output} is a file: name another")
+    if output:
+        make_folder(output)
     engine, found, failures = _engine(model, backend), {}, {}
     finder = load_detector(detector)
     for path in files:
         try:
             faces = infer_image(path, engine=engine, detector=finder)
             if output:
-                output.mkdir(parents=True, exist_ok=True)
                 write_image(targets[path], draw(faces, engine.card.emotions))
         except (ValueError, OSError) as error:
             failures[str(path)] = error
@@ -243,7 +248,7 @@ def video(
     from fer_tf.inference.clips import is_camera, probe
     from fer_tf.inference.detect import load_detector
     from fer_tf.inference.live import live_window
-    from fer_tf.inference.video import annotate_video
+    from fer_tf.inference.video import VideoError, VideoInterrupted, annotate_video
 
     if not (output or table or watch or as_json):
         raise ValueError("nothing to do: give --output, --table, --show or --json")
@@ -254,7 +259,12 @@ def video(
         bar("video", unit="frames", total=total) as advance,
         live_window() if watch else nullcontext() as on_frame,
     ):
-        summary = annotate_video(source, **choices, batch=batch, on_frame=on_frame, progress=advance)
+        try:
+            summary = annotate_video(source, **choices, batch=batch, on_frame=on_frame, progress=advance)
+        except (VideoError, VideoInterrupted) as stopped:
+            if as_json:
+                show(stopped.summary.to_dict(), as_json=True)
+            raise
     line = (
         f"{summary.frames:,} frames, {summary.faces:,} faces, {summary.seconds:.1f} s, "
         f"{summary.frames_per_s:.1f} frames/s ({engine.card.name} on {summary.provider}, {summary.detector})"
@@ -298,9 +308,9 @@ def bench(
         if clip is None:
             clip = write_video(Path(folder) / "drawn.mp4", draw_clip(frames=limit).frames, fps=30)
         result = ladder(model, clip, **choices, progress=status.update)
+    show(result, tables.ladder(result), as_json=as_json)
     if output:
         save(result, output)
-    show(result, tables.ladder(result), as_json=as_json)
 
 
 @app.command()
@@ -336,7 +346,7 @@ def suite(
 def _engine(model: str, backend: str | None, threads: int | None = None):
     """Load whatever the user named: a `.keras` file or a run without ONNX through Keras, all else as ONNX."""
     path = Path(model)
-    if path.suffix == ".keras" or ((path / "model.keras").is_file() and not (path / "model.onnx").is_file()):
+    if path.suffix.lower() == ".keras" or ((path / "model.keras").is_file() and not (path / "model.onnx").is_file()):
         if backend or threads:
             raise ValueError(f"{model} runs in Keras, which takes no --backend or --threads: `fer-tf export` it first")
         from fer_tf.training.folder import keras_file

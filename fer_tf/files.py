@@ -9,6 +9,14 @@ from pathlib import Path
 _NUMBERS = count()
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder, or raise ValueError if a file is in the way."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise ValueError(f"{path} must be a folder, but a file is in the way: give another one") from error
+
+
 def check_writable(path: Path) -> None:
     """Refuse, before any work, a place for no file; raises FileNotFoundError or PermissionError."""
     if not path.parent.is_dir():
@@ -19,7 +27,7 @@ def check_writable(path: Path) -> None:
 
 def partial_path(path: Path) -> Path:
     """Return where a file grows until it is whole: a new name at every call, in every process."""
-    return path.with_name(f".{path.name}.{os.getpid()}-{next(_NUMBERS)}.partial")
+    return path.with_name(f".{os.getpid()}-{next(_NUMBERS)}.partial")
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -36,5 +44,9 @@ def settled(partial: Path, path: Path, *, keep: bool) -> Iterator[None]:
         yield
         if keep:
             os.replace(partial, path)
+    except OSError as error:
+        if error.errno is None or error.filename not in (None, str(partial)):
+            raise
+        raise type(error)(error.errno, f"{error.strerror}: {path} could not be written") from error
     finally:
         partial.unlink(missing_ok=True)

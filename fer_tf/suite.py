@@ -31,6 +31,7 @@ from typing import BinaryIO
 
 from fer_tf import pages, paths
 from fer_tf.data.readers import NAMED, locate
+from fer_tf.files import make_folder
 
 KINDS = {"str": str, "int": int, "float": float, "bool": bool}
 BOOLEANS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
@@ -276,11 +277,11 @@ def _kernel_manager_class(log: BinaryIO) -> type:
 def _new_folder(wanted: Path | None) -> Path:
     """Return a new run folder with its subfolders; two suites never get the same one."""
     folder = Path(wanted).resolve() if wanted else paths.RUNS / f"{datetime.now():%Y-%m-%d_%H%M%S_%f}"
-    if wanted and folder.is_dir() and any(folder.iterdir()):
+    if wanted and folder.is_dir() and any(path.is_file() for path in folder.rglob("*")):
         raise FileExistsError(f"{folder} is not empty: name a new folder, or none for one under {paths.RUNS}")
-    folder.mkdir(parents=True, exist_ok=bool(wanted))
+    make_folder(folder)
     for name in ("notebooks", "html", "report"):
-        (folder / name).mkdir()
+        (folder / name).mkdir(exist_ok=True)
     return folder
 
 

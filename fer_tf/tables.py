@@ -74,14 +74,14 @@ def architectures() -> Table:
 
 def models(cards: list[ModelCard]) -> Table:
     """Return what the cards of shipped models say."""
-    columns = "size", "trained on", "test", "clean rows", "macro-F1", "files"
+    columns = "size", "trained on", "test", "macro-F1", "clean rows", "files"
     table = Table(Column("model", no_wrap=True), *columns, title="shipped models")
     for card in cards:
         test, clean = card.metrics["test"], card.metrics.get("test_clean")
         shares = (
             _percent(test["accuracy"]),
-            _percent(clean["accuracy"]) if clean else "none",
             _percent(test["macro_f1"]),
+            _percent(clean["accuracy"]) if clean else "none",
         )
         megabytes = sum(about["bytes"] for about in card.files.values()) / 1e6
         table.add_row(card.name, f"{card.image_size} px", card.data.get("name", ""), *shares, f"{megabytes:.1f} MB")

@@ -1,11 +1,13 @@
 """The terminal: results on stdout, messages and progress on stderr, known errors as one sentence, clean ends."""
 
+import _thread
 import json
 import os
 import signal
 import sys
+import threading
 import traceback
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import typer
 from rich.console import Console
@@ -13,6 +15,17 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from typer.core import TyperGroup
 
+
+def _open_streams() -> None:
+    """Give a program that was started without stdout or stderr (`2>&-`) some that lead nowhere."""
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        if getattr(sys, name) is None:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, number)
+            setattr(sys, name, os.fdopen(number, "w", closefd=False))
+
+
+_open_streams()
 STOPPING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 results = Console()
 messages = Console(file=os.fdopen(os.dup(2), "w", errors="replace"), emoji=False)  # seen even while `quiet`
@@ -43,18 +56,30 @@ def prepare() -> None:
     for number in STOPPING:
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup ignores some
             signal.signal(number, signal.default_int_handler)
+    sys.unraisablehook = _again
+
+
+def _again(lost) -> None:
+    """Interrupt once more if Python lost a Ctrl-C in a place that cannot raise, such as a callback of its collector."""
+    if lost.exc_type is KeyboardInterrupt:
+        threading.Timer(0.05, _thread.interrupt_main).start()
+    else:
+        sys.__unraisablehook__(lost)
 
 
 def say(text: str) -> None:
     """Print a message that is no result."""
-    messages.print(escape(text), soft_wrap=True, highlight=False)
+    with suppress(OSError):  # the terminal may be gone
+        messages.print(escape(text), soft_wrap=True, highlight=False)
 
 
 def complain(error: Exception) -> None:
     """Print an error in one sentence, with `--debug` its traceback first."""
     if "--debug" in sys.argv:
         traceback.print_exception(error)
-    messages.print(f"[bold red]error:[/] {escape(str(error) or type(error).__name__)}", soft_wrap=True, highlight=False)
+    text = escape(str(error) or type(error).__name__)
+    with suppress(OSError):
+        messages.print(f"[bold red]error:[/] {text}", soft_wrap=True, highlight=False)
 
 
 def show(values: dict, *shown, as_json: bool) -> None:

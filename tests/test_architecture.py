@@ -68,10 +68,10 @@ def test_only_the_training_world_imports_keras(path):
     assert not at_import & (HEAVY - allowed)
 
 
-def test_tensorflow_stays_on_its_three_islands():
+def test_tensorflow_stays_on_its_two_islands():
     users = {
         str(path.relative_to(PACKAGE))
         for path in FILES
         if any(name.split(".")[0] in ("tensorflow", "tf2onnx") for name in imports(path, nested=True))
     }
-    assert users <= {"training/export.py", "training/explain.py", "data/readers.py", "data/folders.py"}
+    assert users == {"training/export.py", "training/explain.py"}

@@ -11,6 +11,7 @@ from fer_tf import paths
 from fer_tf.data.drawn import draw_clip, draw_faces
 from fer_tf.data.images import write_image
 
+LENET = str(paths.MODELS / "lenet" / "model.onnx")
 KERAS = str(paths.MODELS / "lenet" / "model.keras")
 FER_TF = Path(sys.executable).with_name("fer-tf")
 
@@ -108,6 +109,22 @@ def test_a_terminal_without_unicode_gets_an_answer(picture):
     assert done.returncode == 0 and "1 face" in done.stdout, done.stderr
 
 
+def test_evaluate_cuts_the_splits_of_the_training(tmp_path):
+    for emotion in ("happy", "sad"):
+        (tmp_path / "faces" / emotion).mkdir(parents=True)
+        for i, face in enumerate(draw_faces(20, size=48, seed=len(emotion)).images):
+            write_image(tmp_path / "faces" / emotion / f"{i}.png", face)
+    small = ["--set", "epochs=1", "--set", "options={filters=[4, 4, 4]}", "--set", "data_seed=1", "--run-dir", "run"]
+    done = run("train", "--dataset", "faces", *small, "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    trained = json.loads(done.stdout)["card"]
+    done = run("evaluate", "run", "--dataset", "faces", "--json", cwd=tmp_path)
+    assert json.loads(done.stdout)["fingerprint"] == trained["data"]["fingerprint"]
+    assert json.loads(done.stdout)["reports"]["test"]["accuracy"] == trained["metrics"]["test"]["accuracy"]
+    (tmp_path / "faces" / "sad" / "0.png").unlink()
+    assert "not cut or read as in the training" in run("evaluate", "run", "--dataset", "faces", cwd=tmp_path).stderr
+
+
 def test_models_lists_what_is_shipped():
     listed = json.loads(run("models", "--json").stdout)
     assert set(listed["models"]) == {path.parent.name for path in paths.MODELS.glob("*/card.json")}
@@ -120,6 +137,7 @@ def damaged(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "cut.onnx").write_bytes((paths.MODELS / "lenet" / "model.onnx").read_bytes()[:2000])
     (tmp_path / "bad.csv").write_text("emotion,pixels,Usage\n0,1 2 3,Training\n")
+    (tmp_path / "twice.csv").write_text("emotion,emotion,pixels,Usage\n0,0,1,Training\n")
     (tmp_path / "bad.toml").write_text("learning_rate = -1.0\n")
     write_image(tmp_path / "good.png", np.zeros((60, 60, 3), np.uint8))
 
@@ -130,7 +148,11 @@ def damaged(tmp_path: Path) -> None:
         (["image", "none.png"], "no image at none.png"),
         (["image", "text.jpg"], "text.jpg is no picture"),
         (["image", "good.png", "--output", "."], "would have one name"),
-        (["image", "good.png", "--output", "text.jpg"], "--output is a folder"),
+        (["image", "good.png", "--output", "text.jpg"], "text.jpg must be a folder"),
+        (["image", "good.png", "--output", "text.jpg/deeper"], "must be a folder"),
+        (["image", "good.png", "--detector", LENET], "is not YuNet's model"),
+        (["evaluate", "lenet", "--dataset", "twice.csv"], "once each"),
+        (["suite", "--run-dir", "text.jpg", "--notebook", "00"], "must be a folder"),
         (["image", "good.png", "--model", "none"], "there is no model 'none'"),
         (["image", "good.png", "--model", "cut.onnx"], "no ONNX model that can be read"),
         (["image", "good.png", "--backend", "TensorrtExecutionProvider"], "is not available"),
@@ -165,3 +187,31 @@ def test_bad_input_is_one_sentence_and_a_failing_exit(arguments, says, tmp_path)
 def test_debug_shows_the_traceback(tmp_path):
     done = run("--debug", "image", "none.png", cwd=tmp_path)
     assert done.returncode != 0 and "Traceback" in done.stderr
+
+
+@pytest.mark.skipif(os.name != "posix", reason="POSIX shells close streams so")
+@pytest.mark.parametrize("closed", ["2>&-", ">&-", ">&- 2>&-"])
+def test_a_closed_stream_is_no_obstacle(closed):
+    done = subprocess.run(f"{FER_TF} models --json {closed}", shell=True, capture_output=True, text=True)
+    assert done.returncode == 0 and "Traceback" not in done.stderr
+    assert ">&- " in f"{closed} " or json.loads(done.stdout)["models"]
+
+
+LOST = """
+import gc, signal, sys, time
+from fer_tf import terminal
+terminal.prepare()
+def collected(phase, info):
+    gc.callbacks.remove(collected)
+    signal.raise_signal(signal.SIGTERM)
+gc.callbacks.append(collected)
+try:
+    gc.collect()
+    time.sleep(5)
+except KeyboardInterrupt:
+    sys.exit(130)
+"""
+
+
+def test_an_interrupt_that_python_loses_comes_again():
+    assert subprocess.run([sys.executable, "-c", LOST]).returncode == 130

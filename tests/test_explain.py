@@ -70,6 +70,10 @@ def test_a_head_that_knows_places_needs_the_gradient_of_each_place():
     (salient,) = saliency(KerasEngine(model, card), grey, method="hires_cam", emotion=0, layer="sum")
     assert salient[:15].min() == pytest.approx(1) and salient[17:].max() == 0
     assert not saliency(KerasEngine(model, card), grey, method="grad_cam", emotion=0, layer="sum").any()
+    pair, asked = np.repeat(grey, 2, axis=0), np.array([0, 1])
+    above, below = saliency(KerasEngine(model, card), pair, emotion=asked, layer="sum", batch_size=1)
+    assert above[:15].min() == pytest.approx(1) and not above[17:].any()
+    assert below[17:].min() == pytest.approx(1) and not below[:15].any()
 
 
 def test_all_zero_maps_stay_zero():

@@ -110,7 +110,7 @@ BAD_CSV = {
     "cut short": (csv_text()[:-500], r"row 21: expected 3 columns, got 2"),
     "no Usage column": (
         "emotion,pixels\n0,1 2\n",
-        r"expected the columns emotion, pixels and Usage, got 'emotion,pixels'",
+        r"expected the columns emotion, pixels and Usage once each, got 'emotion,pixels'",
     ),
     "no rows": ("emotion,pixels,Usage\n", r"no CSV like FER2013's|no rows"),
     "empty": ("", r"expected the columns"),

@@ -105,8 +105,10 @@ def _parse(path: Path) -> dict[str, np.ndarray]:
 
     with path.open(encoding="utf-8-sig", errors="replace") as file:
         columns = [column.strip(' "\r\n') for column in file.readline(10_000).split(",")]
-    if not {"emotion", "pixels", "Usage"} <= set(columns):
-        raise ValueError(f"{path}: expected the columns emotion, pixels and Usage, got {','.join(columns)[:200]!r}")
+    if any(columns.count(name) != 1 for name in ("emotion", "pixels", "Usage")):
+        raise ValueError(
+            f"{path}: expected the columns emotion, pixels and Usage once each, got {','.join(columns)[:200]!r}"
+        )
     misshapen = []
     pixels, emotion, usage = [], [], []
     try:

@@ -32,6 +32,11 @@ def read_image(path: Path | str) -> np.ndarray:
     return image
 
 
+def resize_method(zoom: float) -> int:
+    """Return OpenCV's interpolation for a change of size, one rule for training and inference alike."""
+    return cv2.INTER_AREA if zoom < 1 else cv2.INTER_LINEAR
+
+
 def write_image(path: Path, image: np.ndarray) -> None:
     """Write uint8 (height, width, 3) RGB in the format that the suffix names, whole or not at all.
 

@@ -7,6 +7,8 @@ from functools import cached_property
 import cv2
 import numpy as np
 
+from fer_tf.data.images import resize_method
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LabelledFaces:
@@ -120,8 +122,7 @@ class Splits:
 def to_crops(images: np.ndarray, image_size: int) -> np.ndarray:
     """Resize uint8 (n, h, w, 1 or 3) to uint8 (n, image_size, image_size, 3) RGB; grey is repeated."""
     if images.shape[1:3] != (image_size, image_size):
-        shrink = image_size < images.shape[1]
-        method = cv2.INTER_AREA if shrink else cv2.INTER_LINEAR
+        method = resize_method(image_size / images.shape[1])
         resized = np.empty((len(images), image_size, image_size, images.shape[3]), np.uint8)
         for target, image in zip(resized, images, strict=True):
             target[:] = cv2.resize(image, (image_size, image_size), interpolation=method).reshape(target.shape)

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
-from fer_tf.files import check_writable, partial_path, settled
+from fer_tf.files import check_writable, write_atomically
 from fer_tf.inference.clips import probe
 from fer_tf.inference.detect import Detector
-from fer_tf.inference.engine import load_engine, resolve_model
+from fer_tf.inference.engine import BACKENDS, load_engine, resolve_model
 from fer_tf.inference.video import BATCH, VideoError, VideoInterrupted, VideoSummary, annotate_video
 
 PACKAGES = ("numpy", "opencv-python-headless", "onnxruntime-openvino", "openvino", "av")
@@ -27,7 +27,7 @@ def ladder(
     clip: Path | str,
     *,
     detector: Detector,
-    backends: Sequence[str] = ("cpu", "openvino-provider", "openvino"),
+    backends: Sequence[str] = BACKENDS,
     batch: int = BATCH,
     limit: int | None = 300,
     threads: int | None = None,
@@ -130,9 +130,7 @@ def host() -> dict:
 def save(result: dict, path: Path) -> None:
     """Write a result as JSON, whole or not at all; `check_writable` says beforehand whether it can be."""
     check_writable(path)
-    partial = partial_path(path)
-    with settled(partial, path, keep=True):
-        partial.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    write_atomically(path, (json.dumps(result, indent=2) + "\n").encode())
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 
 from fer_tf import paths
+from fer_tf.data.images import resize_method
 
 PIXELS = 640 * 480
 MAX_UPSCALE = 2.0
@@ -34,7 +35,7 @@ class Detector:
         height, width = image.shape[:2]
         zoom = min(math.sqrt(self.pixels / (height * width)), MAX_UPSCALE) if self.pixels else 1.0
         size = max(1, round(width * zoom)), max(1, round(height * zoom))
-        seen = image if size == (width, height) else cv2.resize(image, size, interpolation=_method(zoom))
+        seen = image if size == (width, height) else cv2.resize(image, size, interpolation=resize_method(zoom))
         xyxy, score = self.find(seen)
         xyxy = np.asarray(xyxy, np.float32).reshape(-1, 4) * np.float32([width / size[0], height / size[1]] * 2)
         xyxy = np.clip(xyxy, 0, np.float32([width, height] * 2))
@@ -83,14 +84,10 @@ def crop_faces(image: np.ndarray, xyxy: np.ndarray, *, image_size: int, scale: f
         zoom = image_size / side
         u0, u1 = _within(image_size, (x0 - x) * zoom, (x1 - x) * zoom)
         v0, v1 = _within(image_size, (y0 - y) * zoom, (y1 - y) * zoom)
-        inside = cv2.resize(image[y0:y1, x0:x1], (u1 - u0, v1 - v0), interpolation=_method(zoom))
+        inside = cv2.resize(image[y0:y1, x0:x1], (u1 - u0, v1 - v0), interpolation=resize_method(zoom))
         margins = v0, image_size - v1, u0, image_size - u1
         crop[:] = cv2.copyMakeBorder(inside, *margins, cv2.BORDER_REPLICATE) if any(margins) else inside
     return crops
-
-
-def _method(zoom: float) -> int:
-    return cv2.INTER_AREA if zoom < 1 else cv2.INTER_LINEAR
 
 
 def _within(size: int, start: float, stop: float) -> tuple[int, int]:
@@ -123,10 +120,15 @@ def _yunet(pixels: int, min_score: float, model: Path | None) -> Detector:
     file = Path(model or paths.YUNET)
     if not file.is_file():
         raise FileNotFoundError(f"YuNet's model is not at {file}: run `fer-tf download yunet`, or name the file")
+    weights, nothing = np.fromfile(file, np.uint8), np.empty(0, np.uint8)  # OpenCV goes by a path's suffix
+    level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     try:
-        network = cv2.FaceDetectorYN.create(str(file), "", (640, 480), min_score)
+        network = cv2.FaceDetectorYN.create("onnx", weights, nothing, (64, 64), min_score)
+        network.detect(np.zeros((64, 64, 3), np.uint8))
     except cv2.error as error:
         raise ValueError(f"{file} is not YuNet's model: run `fer-tf download yunet` again") from error
+    finally:
+        cv2.utils.logging.setLogLevel(level)
 
     def find(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         height, width = image.shape[:2]

@@ -120,7 +120,7 @@ def resolve_model(name_or_path: Path | str) -> Path:
     if not given.is_file():
         known = ", ".join(sorted(path.parent.name for path in paths.MODELS.glob("*/model.onnx"))) or "none"
         raise FileNotFoundError(f"there is no model {str(given)!r}: give an .onnx file, or a shipped model ({known})")
-    if given.suffix != ".onnx":
+    if given.suffix.lower() != ".onnx":
         raise ValueError(f"expected an .onnx file, got {given}: a .keras file becomes one with `fer-tf export`")
     return given
 

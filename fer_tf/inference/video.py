@@ -124,7 +124,7 @@ def annotate_video(
     on_frame  sees every finished frame and may return False to stop: `live_window`, `notebook_display`
     progress  is called with the number of frames done
 
-    Raises FileNotFoundError or ValueError before work starts if anything cannot be opened or written. If the clip or a
+    Raises FileNotFoundError or ValueError before work starts if a file cannot be opened or written. If the clip or a
     stage breaks later, files hold every frame that was finished, and VideoError says how many that are; so does
     VideoInterrupted after Ctrl-C, which ends the frame in hand first.
     """

@@ -118,8 +118,8 @@ def read_runs(folder: Path) -> list[Run]:
         if len({of(run) for run in runs}) > 1:
             seen = "; ".join(f"{run.name}: {of(run)}" for run in runs)
             raise ValueError(
-                f"the runs in {folder} do not share their {what} ({seen}): train them on the same dataset, limit and "
-                "seed, or delete those that do not belong here"
+                f"the runs in {folder} do not share their {what} ({seen}): train them on the same dataset, limit, "
+                "image_size and data_seed, or delete those that do not belong here"
             )
     return runs
 

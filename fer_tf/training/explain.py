@@ -1,10 +1,11 @@
 """Where a network looks: saliency maps from gradients. TensorFlow backend only.
 
-grad_cam   every feature map is weighted by its mean gradient: exact where the head averages over places, as
-           MobileNetV2's does. Selvaraju et al., "Grad-CAM", ICCV 2017, equations 1 and 2.
-hires_cam  every cell of every feature map is weighted by its own gradient: exact also where the head knows places, as
-           the dense layers of LeNet and VGG do; there, mean gradients cancel and leave many maps empty. Draelos and
-           Carin, "Use HiResCAM instead of Grad-CAM for faithful explanations of CNNs", 2020.
+grad_cam   every feature map is weighted by its mean gradient. Exact where the layer goes straight into averaging over
+           places, as MobileNetV2's last one (out_relu) does. Selvaraju et al., "Grad-CAM", ICCV 2017, equations 1, 2.
+hires_cam  every cell of every feature map is weighted by its own gradient. Exact, too, where one dense layer follows;
+           behind several, as in LeNet, it is gradient times activation, the local share of each place. There, mean
+           gradients cancel and leave many maps empty. Draelos and Carin, "Use HiResCAM instead of Grad-CAM for
+           faithful explanations of convolutional neural networks", 2020.
 """
 
 import keras

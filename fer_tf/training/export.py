@@ -8,12 +8,12 @@ import numpy as np
 
 from fer_tf.card import METADATA_KEY, ModelCard, describe_file
 from fer_tf.data.drawn import draw_faces
-from fer_tf.inference.engine import load_engine
+from fer_tf.inference.engine import BACKENDS, load_engine
 from fer_tf.training.keras_engine import KerasEngine, load_keras
 
 OPSET = 18
 TOLERANCE = 1e-4  # largest difference of a logit between Keras and a runtime
-RUNTIMES = ("cpu", "openvino-provider", "openvino")
+RUNTIMES = BACKENDS
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from fer_tf.data.labelled import Splits
-from fer_tf.files import write_atomically
+from fer_tf.files import make_folder, write_atomically
 from fer_tf.training.recipe import Recipe
 
 
@@ -38,12 +38,9 @@ def claim(run_dir: Path, recipe: Recipe, data: Splits):
     Raises ValueError for a file, a finished run's folder and another run's of which an epoch is finished, RuntimeError
     for a folder that another process holds.
     """
-    try:
-        run_dir.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError) as error:
-        raise ValueError(f"{run_dir} must be a folder, but a file is in the way: give another one") from error
+    make_folder(run_dir)
     with _locked(run_dir):
-        for left in run_dir.glob(".*.partial"):  # by a kill
+        for left in run_dir.glob(".*.partial*"):  # by a kill
             left.unlink()
         if is_finished(run_dir):
             (run_dir / "checkpoint.npz").unlink(missing_ok=True)  # a kill may have come before fit did it

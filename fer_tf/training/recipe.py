@@ -43,7 +43,8 @@ class Augmentation:
 class Recipe:
     """The choices of a run: a head phase with the backbone frozen, then a fine phase with everything trained.
 
-    dataset, labels    what `fer_tf.data.readers.load` takes; empty where the caller brings the data
+    dataset, labels,   what `fer_tf.data.readers.load` takes; dataset is empty where the caller brings the data. The
+    data_seed          seed of the data is not that of the training: runs of several seeds share their faces
     architecture       a name of `fer_tf.zoo.ARCHITECTURES`; `options` are its own, such as dropout
     weights            None, "imagenet" or a file: what the backbone starts from
     notice             origin and licence of these weights; it goes into the card
@@ -62,6 +63,7 @@ class Recipe:
 
     dataset: str = ""
     labels: str = "auto"
+    data_seed: int = 0
     architecture: str = "lenet"
     options: dict = field(default_factory=dict)
     image_size: int | None = None
@@ -96,7 +98,7 @@ class Recipe:
             _check_type(f.name, f.type, getattr(self, f.name))
         for name in ("batch_size", "step_size", "plateau_patience"):
             _check(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
-        for name in ("head_epochs", "epochs", "extra_epochs", "weight_decay", "warmup_epochs", "seed"):
+        for name in ("head_epochs", "epochs", "extra_epochs", "weight_decay", "warmup_epochs", "seed", "data_seed"):
             _check(getattr(self, name) >= 0, name, "0 or more", getattr(self, name))
         _check(self.head_epochs + self.epochs >= 1, "epochs", "at least 1 with head_epochs", self.epochs)
         for name in ("learning_rate", "head_learning_rate"):

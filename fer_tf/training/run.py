@@ -15,7 +15,7 @@ import numpy as np
 
 from fer_tf.card import ModelCard, describe_file
 from fer_tf.data.labelled import Splits
-from fer_tf.files import write_atomically
+from fer_tf.files import partial_path, settled, write_atomically
 from fer_tf.training.evaluate import judge
 from fer_tf.training.keras_engine import KerasEngine
 from fer_tf.training.recipe import Recipe
@@ -75,9 +75,9 @@ def restore(run_dir: Path, variables: list, part: str) -> None:
 
 def save_model(model: keras.Model, path: Path) -> None:
     """Save a `.keras` file atomically."""
-    temporary = path.with_name("saving.keras")
-    model.save(temporary)
-    temporary.replace(path)
+    partial = partial_path(path).with_suffix(".partial.keras")  # Keras goes by the suffix
+    with settled(partial, path, keep=True):
+        model.save(partial)
 
 
 def write_history(run_dir: Path, history: list[dict]) -> None:

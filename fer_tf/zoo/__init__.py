@@ -16,8 +16,8 @@ class Architecture:
 
     image_size      default side of the input in pixels
     module          its file, where that is not named like it; `options` are then what it fixes there
-    saliency_layer  name of the layer where saliency maps look: the last one whose map has at least 6x6 cells; a layer
-                    inside another one has a path, such as "backbone/stage_1"
+    saliency_layer  name of the layer where saliency maps look: the last one with 6x6 cells or more at `image_size`;
+                    a layer inside another one has a path, such as "backbone/stage_1"
     """
 
     image_size: int
