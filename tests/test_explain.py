@@ -18,7 +18,7 @@ def engine(name: str) -> KerasEngine:
     return KerasEngine(model, ModelCard(name=name, architecture=name, emotions=labels.FER2013, image_size=size))
 
 
-@pytest.mark.parametrize("name", list(zoo.ARCHITECTURES))
+@pytest.mark.parametrize("name", [n for n in zoo.ARCHITECTURES if n != "efficientnet_b4"])  # b0 is its like
 def test_maps_have_the_crops_size_and_lie_in_0_to_1(name):
     loaded, size = engine(name), small_size(name)
     crops = np.random.default_rng(0).integers(0, 256, (5, size, size, 3), dtype=np.uint8)
