@@ -42,9 +42,9 @@ class Commands(TyperGroup):
                 signal.signal(number, signal.SIG_IGN)  # the end itself is not interrupted
             say(str(interrupt) or "stopped")
             raise typer.Exit(130) from interrupt
+        except typer.Exit:  # a RuntimeError, too
+            raise
         except (ValueError, OSError, RuntimeError, ImportError) as error:
-            if isinstance(error, typer.Exit):
-                raise
             complain(error)
             raise typer.Exit(1) from error
 

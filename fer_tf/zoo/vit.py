@@ -86,7 +86,6 @@ def _build(
     patch_size: int,
     hidden: int,
     dropout: float,
-    kind: str = "vit",
     prefix: int = 1,
     epsilon: float = 1e-6,
     mean=(0.5, 0.5, 0.5),

@@ -32,12 +32,14 @@ FILES = ["config.json", "preprocessor_config.json", "model.safetensors"]
 class Checkpoint:
     """What a checkpoint holds.
 
+    kind      "vit" or "deit"
     shape     what `zoo.vit` builds from: width, blocks, heads ...
     tensors   name, without the model's own prefix -> array
     emotions  what its classifier names, in our spelling; empty if it names anything but emotions
     """
 
     source: str
+    kind: str
     shape: dict
     tensors: dict
     emotions: tuple[str, ...]
@@ -54,7 +56,7 @@ class Checkpoint:
             for ours, theirs in BLOCK.items()
         }
         place = model.get_layer("position")
-        prefix = [f"embeddings.{token}" for token in PREFIX_TOKENS[self.shape["kind"]]]
+        prefix = [f"embeddings.{token}" for token in PREFIX_TOKENS[self.kind]]
         known = [f"{name}.{part}" for name in layers.values() for part in ("weight", "bias")]
         known += [*prefix, "embeddings.position_embeddings"]
         if missing := [name for name in known if name not in self.tensors]:
@@ -106,7 +108,6 @@ def read_checkpoint(weights: str) -> Checkpoint:
     tensors = {name.removeprefix(f"{kind}."): array for name, array in load_file(folder / "model.safetensors").items()}
     mean, deviation = _statistics(folder)
     shape = {
-        "kind": kind,
         "width": config.hidden_size,
         "blocks": config.num_hidden_layers,
         "heads": config.num_attention_heads,
@@ -118,7 +119,7 @@ def read_checkpoint(weights: str) -> Checkpoint:
         "deviation": deviation,
     }
     emotions = _emotions(config.id2label) if "classifier.weight" in tensors else ()
-    return Checkpoint(source=weights, shape=shape, tensors=tensors, emotions=emotions)
+    return Checkpoint(source=weights, kind=kind, shape=shape, tensors=tensors, emotions=emotions)
 
 
 def interpolate(positions: np.ndarray, *, tokens: int, prefix: int) -> np.ndarray:
