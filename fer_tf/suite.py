@@ -279,7 +279,7 @@ def _new_folder(wanted: Path | None) -> Path:
     folder = Path(wanted).resolve() if wanted else paths.RUNS / f"{datetime.now():%Y-%m-%d_%H%M%S_%f}"
     if wanted and folder.is_dir() and any(path.is_file() for path in folder.rglob("*")):
         raise FileExistsError(f"{folder} is not empty: name a new folder, or none for one under {paths.RUNS}")
-    make_folder(folder)
+    make_folder(folder) if wanted else folder.mkdir(parents=True)  # a time of its own, or an error
     for name in ("notebooks", "html", "report"):
         (folder / name).mkdir(exist_ok=True)
     return folder
