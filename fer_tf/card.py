@@ -8,6 +8,7 @@ from pathlib import Path
 from fer_tf.files import write_atomically
 
 METADATA_KEY = "fer_tf.card"
+PIXELS = (("RGB", "NHWC"), ("GREY", "NCHW"))
 
 INTENDED_USE = (
     "Labels are what annotators saw in a picture, not what a person felt. Not for decisions about people. In the EU, "
@@ -22,6 +23,9 @@ class ModelCard:
 
     emotions     labels in the order of the logits
     image_size   side of the square input in pixels
+    window       frames that the model sees at once; 1 is a picture
+    colour,      how pixels lie in the file's input: RGB NHWC uint8, or GREY NCHW float32, as the ONNX Model Zoo has it;
+    layout       callers hand RGB NHWC uint8 to every engine, which does the rest
     recipe       the choices of the training run, as JSON values
     data         name, fingerprint, terms of the training data
     metrics      split name -> {n, accuracy, accuracy_interval, macro_f1, ...}
@@ -32,6 +36,7 @@ class ModelCard:
     architecture: str
     emotions: tuple[str, ...]
     image_size: int
+    window: int = 1
     colour: str = "RGB"
     value_range: tuple[int, int] = (0, 255)
     layout: str = "NHWC"
@@ -54,9 +59,20 @@ class ModelCard:
             raise ValueError(f"a card needs at least two different emotions by name, got {self.emotions}")
         if type(self.image_size) is not int or self.image_size < 1:
             raise ValueError(f"image_size must be a positive number of pixels, got {self.image_size!r}")
-        fixed = (self.colour, self.value_range, self.layout, self.output)
-        if fixed != ("RGB", (0, 255), "NHWC", "logits"):
-            raise ValueError(f"this package runs models that map RGB 0..255 NHWC to logits; the card says {fixed}")
+        if type(self.window) is not int or self.window < 1:
+            raise ValueError(f"window must be a positive number of frames, got {self.window!r}")
+        pixels, found = (self.colour, self.layout), (self.value_range, self.output)
+        if pixels not in PIXELS or found != ((0, 255), "logits") or (self.window > 1 and pixels != PIXELS[0]):
+            raise ValueError(
+                "this package runs models that map RGB NHWC, or one GREY NCHW picture, of 0..255 to logits; the card "
+                f"says {' '.join(pixels)}, window {self.window}, {found[0]}, {found[1]}"
+            )
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of what callers hand over for one face, uint8: (s, s, 3), or (window, s, s, 3)."""
+        picture = (self.image_size, self.image_size, 3)
+        return picture if self.window == 1 else (self.window, *picture)
 
     def with_(self, **changes) -> "ModelCard":
         """Return a copy with these fields replaced, validated again."""

@@ -90,8 +90,7 @@ def ladder(
 
 def time_engine(engine, *, batch: int = 1, runs: int = 100, warmup: int = 10, seed: int = 0) -> dict:
     """Time the model alone on random crops, one call after the other: images/s and percentiles of a call in ms."""
-    size = engine.card.image_size
-    crops = np.random.default_rng(seed).integers(0, 256, (batch, size, size, 3), np.uint8)
+    crops = np.random.default_rng(seed).integers(0, 256, (batch, *engine.card.input_shape), np.uint8)
     for _ in range(warmup):
         engine.logits(crops)
     timed = _Timed(engine)

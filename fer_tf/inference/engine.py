@@ -23,25 +23,27 @@ class Engine:
     card      what the model says about itself
     backend   what was asked for
     provider  what runs it
-    outputs   name -> width: "logits" and, where the model has a second output, "embedding"
-    infer     uint8 (n, size, size, 3), n > 0 -> the outputs in their order
+    outputs   name -> shape without n: "logits" and, where the model has them, others such as "embedding"
+    infer     uint8 (n, *card.input_shape), n > 0 -> the outputs in their order
     """
 
     path: Path
     card: ModelCard
     backend: str
     provider: str
-    outputs: dict[str, int]
+    outputs: dict[str, tuple[int, ...]]
     infer: Callable[[np.ndarray], list[np.ndarray]]
 
     def run(self, crops: np.ndarray) -> dict[str, np.ndarray]:
-        """Return every output by name, float32 (n, width), for RGB crops uint8 (n, size, size, 3); n may be 0."""
-        size = self.card.image_size
-        if crops.dtype != np.uint8 or crops.shape[1:] != (size, size, 3):
-            raise ValueError(f"crops must be uint8 (n, {size}, {size}, 3), got {crops.dtype} {crops.shape}")
+        """Return every output by name, float32 (n, ...), for RGB crops uint8 (n, *card.input_shape); n may be 0."""
+        expected = self.card.input_shape
+        if crops.dtype != np.uint8 or crops.shape[1:] != expected:
+            raise ValueError(
+                f"crops must be uint8 (n, {', '.join(map(str, expected))}), got {crops.dtype} {crops.shape}"
+            )
         if not len(crops):
-            return {name: np.empty((0, width), np.float32) for name, width in self.outputs.items()}
-        return dict(zip(self.outputs, self.infer(np.ascontiguousarray(crops)), strict=False))
+            return {name: np.empty((0, *shape), np.float32) for name, shape in self.outputs.items()}
+        return dict(zip(self.outputs, self.infer(np.ascontiguousarray(crops)), strict=True))
 
     def logits(self, crops: np.ndarray) -> np.ndarray:
         """Return float32 (n, emotions) for RGB crops uint8 (n, size, size, 3)."""
@@ -54,11 +56,11 @@ class Engine:
 
 
 class _Loaded(NamedTuple):
-    """What a runtime says of a model: ports as (dtype, shape without the batch), and how to run it."""
+    """What a runtime says of a model: ports as (dtype, shape), None where a side is free, and how to run it."""
 
     provider: str
     inputs: list[tuple[str, tuple]]
-    outputs: list[tuple[str, tuple]]
+    outputs: dict[str, tuple[str, tuple]]
     card_json: str | None
     infer: Callable[[np.ndarray], list[np.ndarray]]
 
@@ -95,16 +97,23 @@ def load_engine(
             card = ModelCard.from_json(loaded.card_json)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
-    size, emotions = card.image_size, len(card.emotions)
-    expected = [("uint8", (size, size, 3))], ("float32", (emotions,))
-    if (loaded.inputs, loaded.outputs[0]) != expected:
+    grey = card.layout == "NCHW"
+    pixels = ("float32", (1, card.image_size, card.image_size)) if grey else ("uint8", card.input_shape)
+    ports = [(dtype, shape[1:]) for dtype, shape in (*loaded.inputs, next(iter(loaded.outputs.values())))]
+    if ports != [pixels, ("float32", (len(card.emotions),))]:
         raise ValueError(
-            f"{path} does not fit its card: expected input uint8 (n, {size}, {size}, 3) and output float32 "
-            f"(n, {emotions}), but without n they are {loaded.inputs} and {loaded.outputs}: export it anew"
+            f"{path} does not fit its card: expected input {pixels[0]} (n, {', '.join(map(str, pixels[1]))}) and "
+            f"output float32 (n, {len(card.emotions)}), but they are {loaded.inputs} and {loaded.outputs}: "
+            "export it anew"
         )
-    widths = [shape[-1] for _, shape in loaded.outputs]
-    outputs = dict(zip(("logits", "embedding"), widths, strict=False))
-    return Engine(path=path, card=card, backend=backend, provider=loaded.provider, outputs=outputs, infer=loaded.infer)
+    infer = loaded.infer
+    if loaded.inputs[0][1][0] == 1:
+        infer = _one_by_one(infer)
+    if grey:
+        infer = _in_grey(infer)
+    outputs = {name: shape[1:] for name, (_, shape) in loaded.outputs.items()}
+    outputs = {"logits": outputs.pop(next(iter(outputs))), **outputs}  # others may call their first output as they like
+    return Engine(path=path, card=card, backend=backend, provider=loaded.provider, outputs=outputs, infer=infer)
 
 
 def resolve_model(name_or_path: Path | str) -> Path:
@@ -123,6 +132,22 @@ def resolve_model(name_or_path: Path | str) -> Path:
     if given.suffix.lower() != ".onnx":
         raise ValueError(f"expected an .onnx file, got {given}: a .keras file becomes one with `fer-tf export`")
     return given
+
+
+def _one_by_one(infer: Callable) -> Callable:
+    """For a model that takes exactly one face at a time."""
+
+    def each(crops: np.ndarray) -> list[np.ndarray]:
+        found = [[np.array(output) for output in infer(crop[None])] for crop in crops]  # a runtime may reuse its own
+        return [np.concatenate(output) for output in zip(*found, strict=True)]
+
+    return each
+
+
+def _in_grey(infer: Callable) -> Callable:
+    """For a model that takes float32 (n, 1, s, s): luma 0..255 of the RGB crops, unscaled (ITU-R BT.601)."""
+    luma = np.array([0.299, 0.587, 0.114], np.float32)
+    return lambda crops: infer((crops @ luma)[:, None])
 
 
 def _onnxruntime(path: Path, backend: str, threads: int | None) -> _Loaded:
@@ -161,7 +186,7 @@ def _onnxruntime(path: Path, backend: str, threads: int | None) -> _Loaded:
     return _Loaded(
         provider=provider,
         inputs=[_onnxruntime_port(port) for port in session.get_inputs()],
-        outputs=[_onnxruntime_port(port) for port in session.get_outputs()],
+        outputs={port.name: _onnxruntime_port(port) for port in session.get_outputs()},
         card_json=session.get_modelmeta().custom_metadata_map.get(METADATA_KEY),
         infer=lambda crops: session.run(None, {name: crops}),
     )
@@ -169,7 +194,7 @@ def _onnxruntime(path: Path, backend: str, threads: int | None) -> _Loaded:
 
 def _onnxruntime_port(port) -> tuple[str, tuple]:
     dtype = port.type.removeprefix("tensor(").removesuffix(")")
-    return {"float": "float32"}.get(dtype, dtype), tuple(port.shape[1:])
+    return {"float": "float32"}.get(dtype, dtype), tuple(d if isinstance(d, int) else None for d in port.shape)
 
 
 def _openvino(path: Path, backend: str, threads: int | None) -> _Loaded:
@@ -194,15 +219,15 @@ def _openvino(path: Path, backend: str, threads: int | None) -> _Loaded:
     return _Loaded(
         provider=f"OpenVINO {', '.join(compiled.get_property('EXECUTION_DEVICES'))}",
         inputs=[_openvino_port(port) for port in compiled.inputs],
-        outputs=[_openvino_port(port) for port in compiled.outputs],
+        outputs={port.any_name: _openvino_port(port) for port in compiled.outputs},
         card_json=str(model.get_rt_info(key).value) if model.has_rt_info(key) else None,
         infer=infer,
     )
 
 
 def _openvino_port(port) -> tuple[str, tuple]:
-    shape = list(port.partial_shape)[1:]
-    return np.dtype(port.element_type.to_dtype()).name, tuple(None if d.is_dynamic else d.get_length() for d in shape)
+    shape = tuple(None if d.is_dynamic else d.get_length() for d in port.partial_shape)
+    return np.dtype(port.element_type.to_dtype()).name, shape
 
 
 def _openvino_config(threads: int | None) -> dict[str, str]:

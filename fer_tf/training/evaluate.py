@@ -69,18 +69,18 @@ def report(logits: np.ndarray, labels: np.ndarray, emotions: tuple[str, ...]) ->
 
 
 def predict(engine, faces: LabelledFaces, *, batch_size: int = 64, on_batch=None) -> np.ndarray:
-    """Return float32 (n, emotions) logits of any engine (`.card`, `.logits(crops)`) over faces, in row order.
+    """Return float32 (n, emotions) logits of any engine (`.card`, `.logits(crops)`) over faces, in their label order.
 
     on_batch is called with the rows done so far. Raises ValueError if the engine's emotions are not those of the faces.
     """
-    if engine.card.emotions != faces.emotions:
-        raise ValueError(
-            f"{engine.card.name} names {engine.card.emotions}, but the faces are labelled {faces.emotions}"
-        )
+    named = engine.card.emotions
+    if set(named) != set(faces.emotions):
+        raise ValueError(f"{engine.card.name} names {named}, but the faces are labelled {faces.emotions}")
+    columns = [named.index(emotion) for emotion in faces.emotions]
     logits = np.empty((len(faces), len(faces.emotions)), np.float32)
     for start in range(0, len(faces), batch_size):
         rows = slice(start, start + batch_size)
-        logits[rows] = engine.logits(faces.crops(engine.card.image_size, rows))
+        logits[rows] = engine.logits(faces.crops(engine.card.image_size, rows))[:, columns]
         if on_batch:
             on_batch(min(start + batch_size, len(faces)))
     return logits

@@ -57,12 +57,15 @@ def export(source: Path, target: Path | None = None, *, tolerance: float = TOLER
     return Exported(path=target, opset=OPSET, parity=parity)
 
 
-def golden_batch(image_size: int) -> np.ndarray:
-    """Return uint8 (8, image_size, image_size, 3): drawn faces, one black and one of noise."""
+def golden_batch(image_size: int, *, window: int = 1) -> np.ndarray:
+    """Return uint8 (8, image_size, image_size, 3): drawn faces, one black and one of noise.
+
+    For a `window` above 1 it is (8, window, image_size, image_size, 3), in which every frame is another one of these.
+    """
     crops = draw_faces(8, size=48, seed=7).crops(image_size).copy()
     crops[6] = 0
     crops[7] = np.random.default_rng(7).integers(0, 256, crops[7].shape)
-    return crops
+    return crops if window == 1 else crops[(np.arange(8)[:, None] + np.arange(window)) % 8]
 
 
 def _convert(engine: KerasEngine, path: Path) -> None:
@@ -74,9 +77,9 @@ def _convert(engine: KerasEngine, path: Path) -> None:
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
     tf.get_logger().setLevel("ERROR")  # tf2onnx uses functions that TensorFlow calls old
-    size, names = engine.card.image_size, list(engine.model_outputs)
+    names = list(engine.model_outputs)
     model = keras.Model(engine.model.input, list(engine.model_outputs.values()))
-    signature = [tf.TensorSpec((None, size, size, 3), tf.uint8, name="crops")]
+    signature = [tf.TensorSpec((None, *engine.card.input_shape), tf.uint8, name="crops")]
 
     @tf.function(input_signature=signature)
     def outputs(crops):
@@ -120,6 +123,6 @@ def _rename(graph, new: dict[str, str]) -> None:
 
 def _difference(engine: KerasEngine, runtime) -> float:
     """Return the largest absolute logit difference over the golden batch, at batch sizes 8, 3 and 1."""
-    crops = golden_batch(engine.card.image_size)
+    crops = golden_batch(engine.card.image_size, window=engine.card.window)
     expected = engine.logits(crops)
     return max(float(np.abs(runtime.logits(crops[:n]) - expected[:n]).max()) for n in (8, 3, 1))

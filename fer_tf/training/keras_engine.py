@@ -14,23 +14,21 @@ from fer_tf.training.folder import keras_file
 class KerasEngine:
     """A Keras model and its card.
 
-    Crops are uint8 (n, s, s, 3) RGB; logits come back as float32 (n, emotions). `model_outputs` are those of the ONNX
-    file: "logits" and, where the model has a layer `head_embedding`, "embedding".
+    Crops are uint8 (n, s, s, 3) RGB, or (n, window, s, s, 3); logits come back as float32 (n, emotions).
+    `model_outputs` are those of the ONNX file, by name.
     """
 
     backend = "keras"
 
     def __init__(self, model: keras.Model, card: ModelCard):
-        expected = (card.image_size, card.image_size, 3), len(card.emotions)
+        expected = card.input_shape, len(card.emotions)
         if (model.input_shape[1:], model.output_shape[-1]) != expected:
             raise ValueError(
                 f"{card.name}: the card says input {expected[0]} and {expected[1]} emotions, "
                 f"the model has {model.input_shape[1:]} and {model.output_shape[-1]}"
             )
         self.model, self.card = model, card
-        self.model_outputs = {"logits": model.output}
-        if "head_embedding" in {layer.name for layer in model.layers}:
-            self.model_outputs["embedding"] = model.get_layer("head_embedding").output
+        self.model_outputs = zoo.named_outputs(model)
         self.provider = f"Keras on {keras.backend.backend()}"
 
     def logits(self, crops: np.ndarray) -> np.ndarray:
@@ -38,7 +36,7 @@ class KerasEngine:
         return self._predict(self.model, crops)
 
     def run(self, crops: np.ndarray) -> dict[str, np.ndarray]:
-        """Return every output by name, float32 (n, width)."""
+        """Return every output by name, float32 (n, ...)."""
         return {
             name: self._predict(keras.Model(self.model.input, output), crops)
             for name, output in self.model_outputs.items()
@@ -50,13 +48,13 @@ class KerasEngine:
         return self._predict(keras.Model(self.model.input, first.output), crops)
 
     def _predict(self, model: keras.Model, crops: np.ndarray) -> np.ndarray:
-        expected = (self.card.image_size, self.card.image_size, 3)
+        expected = self.card.input_shape
         if crops.dtype != np.uint8 or crops.shape[1:] != expected:
             raise ValueError(
                 f"crops must be uint8 (n, {', '.join(map(str, expected))}), got {crops.dtype} {crops.shape}"
             )
         if not len(crops):
-            return np.empty((0, model.output_shape[-1]), np.float32)
+            return np.empty((0, *model.output_shape[1:]), np.float32)
         return model.predict(crops, batch_size=64, verbose=0)
 
 

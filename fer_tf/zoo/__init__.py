@@ -84,6 +84,9 @@ def import_layers(name: str) -> None:
         import_module(f"fer_tf.zoo.{ARCHITECTURES[name].module or name}")
 
 
+OUTPUTS = ("embedding", "affect", "branches")
+"""Further outputs of the ONNX file, each of the layer `head_<name>` where a model has it."""
+
 EXPECTED = {
     bool: "true or false",
     int: "a whole number, 1 or more",
@@ -102,6 +105,13 @@ def _fits(value, default) -> bool:
     if isinstance(default, int):
         return isinstance(value, int) and value >= 1
     return isinstance(value, int | float) and 0 <= value < 1
+
+
+def named_outputs(model) -> dict:
+    """Return the tensors that a model tells: "logits" and those of its layers in `OUTPUTS`, by name."""
+    names = {layer.name for layer in model.layers}
+    others = {name: model.get_layer(f"head_{name}").output for name in OUTPUTS if f"head_{name}" in names}
+    return {"logits": model.output, **others}
 
 
 def backbone_layers(model) -> list:
