@@ -3,10 +3,11 @@ import numpy as np
 import pytest
 from conftest import small_size
 
-from fer_tf import labels, zoo
+from fer_tf import labels, paths, zoo
 from fer_tf.card import ModelCard
+from fer_tf.data.drawn import draw_faces
 from fer_tf.training.explain import METHODS, attention_rollout, saliency
-from fer_tf.training.keras_engine import KerasEngine
+from fer_tf.training.keras_engine import KerasEngine, load_keras
 
 CROPS = np.random.default_rng(0).integers(0, 256, (5, 48, 48, 3), dtype=np.uint8)
 
@@ -43,6 +44,19 @@ def test_a_frozen_backbone_makes_no_difference():
     for layer in zoo.backbone_layers(lenet.model):
         layer.trainable = False
     np.testing.assert_allclose(saliency(lenet, CROPS, emotion=2), free, atol=1e-5)
+
+
+def test_a_trained_network_needs_what_its_map_marks():
+    """The shipped LeNet on drawn faces: covering the brightest fifth of its maps costs more than the darkest."""
+    loaded, faces = load_keras(paths.MODELS / "lenet"), draw_faces(400, seed=11)
+    crops = faces.crops(48)
+    maps, right = saliency(loaded, crops).reshape(400, -1), {}
+    for name, order in {"nothing": None, "brightest": -maps, "darkest": maps}.items():
+        covered = crops.reshape(400, -1, 3).copy()
+        if order is not None:
+            np.put_along_axis(covered, np.argsort(order, axis=1)[:, : 48 * 48 // 5, None], 127, axis=1)
+        right[name] = np.mean(loaded.logits(covered.reshape(crops.shape)).argmax(axis=1) == faces.labels)
+    assert right["brightest"] + 0.05 < right["darkest"] <= right["nothing"]
 
 
 @pytest.mark.parametrize("method", METHODS)
