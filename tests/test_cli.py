@@ -166,6 +166,7 @@ def damaged(tmp_path: Path) -> None:
         (["train", "--set", "epochs=-1"], "epochs"),
         (["train", "--recipe", "none"], "no recipe 'none'"),
         (["export", "empty"], "no Keras model"),
+        (["export", KERAS, "--contract", "model-zoo"], "the 8 emotions of FER+, but lenet knows"),
         (["split", "empty"], "empty"),
         (["download", "mnist"], "known are"),
         (["suite", "-p", "epoch=3"], "epochs"),
