@@ -54,7 +54,7 @@ def _common(
 
 @app.command()
 def download(
-    name: Annotated[str, typer.Argument(help="fer2013, ferplus, yunet or emotion-ferplus.")],
+    name: Annotated[str, typer.Argument(help="fer2013, ferplus, yunet, emotion-ferplus or emotion-ferplus-int8.")],
     target: Annotated[Path | None, typer.Option(help="Where the file goes; data/ if left out.")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -165,8 +165,13 @@ def evaluate(
 def export(
     source: Annotated[Path, typer.Argument(help="A run folder or a .keras file with its card.json.")],
     target: Annotated[
-        Path | None, typer.Option(help="The .onnx file; model.onnx beside the source if left out.")
+        Path | None,
+        typer.Option(help="The .onnx file; if left out model.onnx beside the source, or in model-zoo/ there."),
     ] = None,
+    contract: Annotated[
+        str,
+        typer.Option(help="fer-tf, or model-zoo: like the ONNX Model Zoo's emotion-ferplus (8 emotions, 64 px)."),
+    ] = "fer-tf",
     as_json: AsJson = False,
 ) -> None:
     """Write ONNX with the card inside; refused if ONNX Runtime or OpenVINO disagree with Keras."""
@@ -176,7 +181,7 @@ def export(
     with busy("converting, then comparing the runtimes"), terminal.quiet():
         from fer_tf.training.export import export
 
-        exported = export(source, target)
+        exported = export(source, target, contract=contract)
     lines = [f"  {name:<18} largest logit difference {value:.1e}" for name, value in exported.parity.items()]
     values = {"path": str(exported.path), "opset": exported.opset, "parity": exported.parity}
     show(values, *lines, f"saved (opset {exported.opset}): {exported.path}", as_json=as_json)

@@ -6,6 +6,9 @@ FER2013 = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 FERPLUS = (*FER2013, "contempt")
 """The 8 emotions of FER+, in this package's order: FER2013's ids, then contempt."""
 
+FERPLUS_PUBLISHED = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt")
+"""FER+'s own order and spelling: the columns of its votes, and the scores of the ONNX Model Zoo's emotion-ferplus."""
+
 AFFECTNET = ("neutral", "happy", "sad", "surprise", "fear", "disgust", "angry", "contempt")
 """AffectNet's ids 0..7."""
 

@@ -6,10 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tiny_onnx import write_model_zoo
 
 from fer_tf import paths
+from fer_tf.card import describe_file
+from fer_tf.data.download import SOURCES
 from fer_tf.data.drawn import draw_clip, draw_faces
 from fer_tf.data.images import write_image
+from fer_tf.labels import FERPLUS
 
 LENET = str(paths.MODELS / "lenet" / "model.onnx")
 KERAS = str(paths.MODELS / "lenet" / "model.keras")
@@ -51,6 +55,17 @@ def test_image_takes_a_keras_file_and_a_ready_crop(tmp_path):
     done = run("image", tmp_path / "crop.png", "--detector", "full", "--model", paths.MODELS / "lenet" / "model.keras")
     assert done.returncode == 0, done.stderr
     assert "1 face" in done.stdout and "happy" in done.stdout
+
+
+def test_image_takes_a_file_of_the_model_zoo(tmp_path):
+    path = tmp_path / "emotion-ferplus-8.onnx"
+    write_model_zoo(path)
+    SOURCES["emotion-ferplus"].card.with_(files={path.name: describe_file(path)}).save(tmp_path / "card.json")
+    write_image(tmp_path / "crop.png", draw_faces(1, size=96).images[0])
+    done = run("image", "crop.png", "--detector", "full", "--model", path.name, "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    ((face,),) = json.loads(done.stdout)["images"].values()
+    assert set(face["probabilities"]) == set(FERPLUS)
 
 
 def test_video_writes_clip_and_table(tmp_path):
@@ -166,6 +181,7 @@ def damaged(tmp_path: Path) -> None:
         (["train", "--set", "epochs=-1"], "epochs"),
         (["train", "--recipe", "none"], "no recipe 'none'"),
         (["export", "empty"], "no Keras model"),
+        (["export", KERAS, "--contract", "model-zoo"], "the 8 emotions of FER+, but lenet knows"),
         (["split", "empty"], "empty"),
         (["download", "mnist"], "known are"),
         (["suite", "-p", "epoch=3"], "epochs"),

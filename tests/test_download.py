@@ -12,6 +12,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from fer_tf.card import ModelCard
 from fer_tf.data import download as room
 from fer_tf.data.download import SOURCES, DownloadError, Source, download
 
@@ -204,6 +205,22 @@ def test_unpacks_a_zip_file(body, words, source, server, tmp_path):
         with pytest.raises(DownloadError, match=words):
             fetch(source, tmp_path)
         assert names(tmp_path) == []
+
+
+CARD = ModelCard(name="a", architecture="other", emotions=("happy", "sad"), image_size=64)
+
+
+def test_a_model_gets_its_card_beside_it(source, server, tmp_path):
+    source = replace(source, card=CARD)
+    for _ in ("fetched", "there already"):
+        fetch(source, tmp_path)
+        expected = CARD.with_(files={"a.bin": {"sha256": DIGEST.removeprefix("sha256:"), "bytes": len(FILE)}})
+        assert ModelCard.load(tmp_path / "card.json") == expected
+        (tmp_path / "card.json").unlink()
+    CARD.with_(name="b").save(tmp_path / "card.json")
+    with pytest.raises(FileExistsError, match="card of another model: give a a folder of its own"):
+        fetch(source, tmp_path)
+    assert ModelCard.load(tmp_path / "card.json").name == "b" and len(server.requests) == 1
 
 
 def test_an_unknown_name_lists_the_known_ones():

@@ -5,10 +5,11 @@ import sys
 
 import numpy as np
 import pytest
-from tiny_onnx import HAPPY_IS_RED, write_onnx
+from tiny_onnx import HAPPY_IS_RED, write_model_zoo, write_onnx
 
 from fer_tf import paths
-from fer_tf.card import ModelCard
+from fer_tf.card import ModelCard, describe_file
+from fer_tf.data.download import SOURCES
 from fer_tf.inference.engine import BACKENDS, PROVIDERS, load_engine, resolve_model
 from fer_tf.labels import FER2013
 
@@ -103,6 +104,39 @@ def test_a_card_of_another_model_is_refused(backend, model):
     card = ModelCard(name="other", architecture="other", emotions=FER2013[:5], image_size=48)
     with pytest.raises(ValueError, match="does not fit its card"):
         load_engine(model, backend=backend, card=card)
+
+
+@pytest.fixture
+def model_zoo(tmp_path):
+    """A stand-in for emotion-ferplus-8.onnx with the card that `fer-tf download` puts beside it, and its weights."""
+    path = tmp_path / "emotion-ferplus-8.onnx"
+    matrix = write_model_zoo(path)
+    SOURCES["emotion-ferplus"].card.with_(files={path.name: describe_file(path)}).save(tmp_path / "card.json")
+    return path, matrix
+
+
+@EVERYWHERE
+def test_a_file_of_the_model_zoo_runs_by_the_card_beside_it(backend, model_zoo):
+    path, matrix = model_zoo
+    engine = load_engine(path, backend=backend)
+    assert engine.card.emotions[:3] == ("neutral", "happy", "surprise") and engine.outputs == {"logits": (8,)}
+    crops = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), np.uint8)  # its batch is fixed at 1
+    luma = crops @ np.array([0.299, 0.587, 0.114])
+    np.testing.assert_allclose(engine.logits(crops), (luma.reshape(3, -1) - 127.5) / 255 @ matrix, atol=1e-4)
+    assert engine.logits(crops[:0]).shape == (0, 8)
+
+
+def test_a_card_beside_must_be_that_of_the_file(model_zoo):
+    path, _ = model_zoo
+    write_model_zoo(path, seed=1)
+    with pytest.raises(ValueError, match=r"card\.json is the card of another emotion-ferplus-8\.onnx: it says sha256"):
+        load_engine(path)
+    path.rename(path.with_name("other.onnx"))
+    with pytest.raises(ValueError, match=r"no card\.json beside it names it"):
+        load_engine(path.with_name("other.onnx"))
+    path.with_name("card.json").write_text("{")
+    with pytest.raises(ValueError, match=r"card\.json: a model card is JSON"):
+        load_engine(path.with_name("other.onnx"))
 
 
 def test_finds_models_by_name_folder_and_file(model, monkeypatch):

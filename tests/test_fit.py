@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 
 from fer_tf import zoo
+from fer_tf.faces import softmax
 from fer_tf.training import fit, run
 from fer_tf.training.batches import Batches, balanced_weights
 from fer_tf.training.evaluate import report
@@ -366,17 +367,20 @@ def test_plateau_lowers_the_rate_of_a_real_run(tiny, tmp_path):
     assert history["learning_rate"].iloc[-1] < 1e-9  # so small a rate learns nothing, so it drops
 
 
-@pytest.mark.parametrize("votes", [False, True])
-def test_train_and_valid_are_measured_alike(tiny, votes):
+MODES = ["labels", "distribution", "probability", "multi_target"]
+
+
+@pytest.mark.parametrize("targets", MODES)
+def test_train_and_valid_are_measured_alike(tiny, targets):
     """The metrics of train, batch by batch, are those of a report on its labels, whatever the targets are."""
     rng = np.random.default_rng(0)
-    logits, targets = rng.normal(size=(90, 7)).astype(np.float32), rng.dirichlet(np.ones(7), 90).astype(np.float32)
-    labels = targets.argmax(axis=1)
-    targets = targets if votes else np.eye(7, dtype=np.float32)[labels]
-    expected = report(logits, labels, tiny.emotions)
+    votes = rng.dirichlet(np.ones(7), 70).astype(np.float32)
+    faces = replace(tiny.train, distributions=votes, labels=votes.argmax(axis=1))
+    logits, batches = rng.normal(size=(70, 7)).astype(np.float32), Batches(faces, 32, batch_size=50, targets=targets)
+    expected = report(logits, faces.labels, tiny.emotions)
     for name, metric in {metric.name: metric for metric in fit.label_metrics()}.items():
-        for rows in (slice(0, 64), slice(64, 90)):
-            metric.update_state(targets[rows], logits[rows])
+        for number, rows in enumerate((slice(0, 50), slice(50, 70))):
+            metric.update_state(batches[number][1], logits[rows])
         assert float(metric.result()) == pytest.approx(getattr(expected, name), abs=1e-5)
 
 
@@ -408,21 +412,86 @@ def test_batches_keep_every_row_and_the_last_partial_batch(tiny):
     batches = Batches(tiny.train, 48, batch_size=16, order=order)
     crops, targets, weights = zip(*(batches[i] for i in range(len(batches))), strict=True)
     assert [len(c) for c in crops] == [16, 16, 16, 16, 6] and crops[0].shape[1:] == (48, 48, 3)
-    np.testing.assert_array_equal(np.concatenate(targets).argmax(axis=1), tiny.train.labels[order])
+    np.testing.assert_array_equal(np.concatenate(targets)[:, 0], np.eye(7)[tiny.train.labels[order]])
     assert np.concatenate(weights).min() == 1
 
 
-def test_distributions_as_targets_and_balanced_weights(tiny):
-    _, targets, _ = Batches(tiny.train, 32, batch_size=8, targets="distribution")[0]
-    np.testing.assert_allclose(targets, tiny.train.distributions[:8], atol=2e-6)
-    tied = replace(tiny.train, distributions=np.full_like(tiny.train.distributions, 1 / 7))
-    _, targets, _ = Batches(tied, 32, batch_size=70, targets="distribution")[0]
-    np.testing.assert_array_equal(targets.argmax(axis=1), tied.labels)
+VOTES = np.array([[5, 3, 1, 1, 0, 0, 0], [2, 2, 2, 2, 2, 0, 0], [0, 0, 0, 0, 0, 0, 10]], np.float32) / 10
+
+
+@pytest.fixture
+def voted(tiny):
+    """Three faces with the labels 0, 1 and 6, and `VOTES`."""
+    return replace(tiny.train.take(np.array([0, 1, 6])), distributions=VOTES)
+
+
+def aims(faces, targets: str, **options) -> np.ndarray:
+    """Return what the loss is to find, (n, emotions), as one batch has it."""
+    return Batches(faces, 32, batch_size=len(faces), targets=targets, **options)[0][1][:, 0]
+
+
+def test_what_the_loss_is_to_find(voted):
+    one_hot = np.eye(7)[voted.labels]
+    np.testing.assert_array_equal(aims(voted, "labels"), one_hot)
+    np.testing.assert_array_equal(aims(voted, "distribution"), VOTES)
+    right = [[1, 1, 0, 0, 0, 0, 0], [0, 1, 0, 0, 0, 0, 0], [0, 0, 0, 0, 0, 0, 1]]  # 3 of 10 are enough, 2 are not
+    np.testing.assert_array_equal(aims(voted, "multi_target"), right)
+    for targets in MODES:  # the metrics' half of a batch
+        np.testing.assert_array_equal(Batches(voted, 32, batch_size=3, targets=targets)[0][1][:, 1], one_hot)
+
+
+def test_labels_are_drawn_from_the_votes_by_seed_and_epoch(voted):
+    drawn = np.stack([aims(voted, "probability", seed=(0, epoch, 1)) for epoch in range(2000)])
+    assert set(np.unique(drawn)) == {0, 1} and (drawn.sum(axis=2) == 1).all()
+    np.testing.assert_allclose(drawn.mean(axis=0), VOTES, atol=0.04)  # 3.5 standard errors of a share of one half
+    assert not drawn[:, VOTES == 0].any()
+    order = np.array([2, 0, 1])
+    again = aims(voted, "probability", seed=(0, 7, 1), order=order)
+    np.testing.assert_array_equal(again, drawn[7][order])
+    assert (aims(voted, "probability", seed=(1, 7, 1)) != drawn[7]).any()
+
+
+@pytest.mark.parametrize("targets", MODES)
+def test_the_loss_of_every_mode(voted, targets):
+    logits = np.random.default_rng(0).normal(size=(3, 7)).astype(np.float32)
+    batch = Batches(voted, 32, batch_size=3, targets=targets)[0][1]
+    found = fit._loss(Recipe(targets=targets))(batch, keras.ops.convert_to_tensor(logits))
+    p = softmax(logits)
+    expected = -(batch[:, 0] * np.log(p)).sum(axis=1)
+    if targets == "multi_target":
+        expected = -np.log((batch[:, 0] * p).max(axis=1))
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(found), expected, rtol=1e-5)
+
+
+def test_balanced_weights(tiny):
     rare = tiny.train.take(np.r_[0:70:7, 1:70:14])  # ten of emotion 0, five of emotion 1
     np.testing.assert_allclose(balanced_weights(rare), [0.75, 1.5, 0, 0, 0, 0, 0])
-    no_votes = type(rare)(images=rare.images, labels=rare.labels, emotions=rare.emotions, ids=rare.ids)
-    with pytest.raises(ValueError, match="carry none"):
-        Batches(no_votes, 32, batch_size=8, targets="distribution")
+
+
+@pytest.mark.parametrize("targets", MODES[1:])
+def test_votes_that_are_missing_are_named(tiny, targets):
+    with pytest.raises(ValueError, match=f"targets='{targets}' needs annotators' votes.*ferplus-distribution"):
+        Batches(replace(tiny.train, distributions=None), 32, batch_size=8, targets=targets)
+
+
+def test_a_run_with_drawn_labels_resumes_to_the_same_end(tiny, tmp_path, monkeypatch):
+    """And what is measured on train are the labels, not what was drawn: the loss is another figure."""
+    spread = np.full((70, 7), 0.1, np.float32) + 0.3 * np.eye(7, dtype=np.float32)[tiny.train.labels]
+    data = replace(tiny, train=replace(tiny.train, distributions=spread))
+    recipe = LONG.with_(targets="probability", head_epochs=0, epochs=2, patience=None)
+    train(recipe, data, tmp_path / "undisturbed")
+
+    def dies(*_):
+        raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(run, "write_history", dies)
+        train(recipe, data, tmp_path / "killed")
+    assert run.load_progress(tmp_path / "killed").epoch == 1
+    train(recipe, data, tmp_path / "killed")
+    assert_same_end(tmp_path / "undisturbed", tmp_path / "killed")
+    history = pd.read_csv(tmp_path / "undisturbed" / "history.csv")
+    assert (abs(history["loss"] - history["nll"]) > 0.01).all()
 
 
 @pytest.mark.parametrize("backend", ["jax", "torch"])

@@ -19,6 +19,7 @@ def test_unknown_emotion_lists_the_known_ones():
 def test_published_orders():
     assert labels.FER2013.index("neutral") == 6 and labels.FER2013[:3] == ("angry", "disgust", "fear")
     assert sorted(labels.AFFECTNET) == sorted(labels.FERPLUS)
+    assert sorted(map(labels.canonical, labels.FERPLUS_PUBLISHED)) == sorted(labels.FERPLUS)
     assert sorted(labels.RAFDB) == sorted(labels.FER2013)
     assert set(labels.COLOURS) == set(labels.FERPLUS)
     assert len(set(labels.COLOURS.values())) == len(labels.FERPLUS)

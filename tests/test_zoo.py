@@ -21,7 +21,8 @@ def test_rgb_in_logits_out_judged_in_grey(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "image_size"), [("lenet", 32), ("mobilenet_v2", 70), ("vgg", 64), ("vit", 72), ("swin", 96)]
+    ("name", "image_size"),
+    [("lenet", 32), ("mobilenet_v2", 70), ("vgg", 64), ("ferplus_vgg13", 40), ("vit", 72), ("swin", 96)],
 )
 def test_other_image_sizes(name, image_size):
     model = zoo.build(name, emotions=7, image_size=image_size)
@@ -45,6 +46,7 @@ def test_the_registry_names_a_layer_with_a_map_and_a_head(name):
     [
         (lambda: zoo.build("alexnet", emotions=7), ValueError, "known are lenet, mobilenet_v2, vgg"),
         (lambda: zoo.build("vgg", emotions=7, weights="imagenet"), ValueError, "no pretrained weights"),
+        (lambda: zoo.build("ferplus_vgg13", emotions=8, weights="imagenet"), ValueError, "no pretrained weights"),
         (lambda: zoo.build("vit", emotions=7, size="huge"), ValueError, "known are tiny, small, base"),
         (lambda: zoo.build("vit", emotions=7, image_size=50), ValueError, "take image_size 48 or 54"),
         (lambda: zoo.build("swin", emotions=7, image_size=48), ValueError, "a multiple of 32, got 48"),
@@ -71,6 +73,17 @@ def test_the_registry_names_a_layer_with_a_map_and_a_head(name):
 def test_bad_requests(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+def test_ferplus_vgg13_is_the_published_network():
+    """8.76 million numbers, as the 35,040,571 bytes of emotion-ferplus-8.onnx hold; a signal that does not fade."""
+    model = zoo.build("ferplus_vgg13", emotions=8)
+    assert model.count_params() == 8_757_704
+    assert 4 * model.count_params() == pytest.approx(35_040_571, rel=1e-3)
+    scaled = model.get_layer("rescale")(np.float32([[0, 127.5, 255]]))
+    np.testing.assert_allclose(scaled, [[-0.5, 0, 0.5]], atol=1e-6)
+    noise = np.random.default_rng(0).integers(0, 256, (4, 64, 64, 3), dtype=np.uint8)
+    assert 0.1 < model.predict(noise, verbose=0).std() < 10
 
 
 def test_a_damaged_file_of_weights_is_named(tmp_path):

@@ -52,3 +52,28 @@ def write_onnx(
         helper.set_model_props(model, {METADATA_KEY: card.to_json()})
     onnx.save(model, path)
     return path
+
+
+def write_model_zoo(path: Path, *, seed: int = 0) -> np.ndarray:
+    """Write a random classifier with the ports, the opset and the missing metadata of the ONNX Model Zoo's files.
+
+    It is linear: returns float32 (64 * 64, 8), what it multiplies (pixels - 127.5) / 255 with. The batch is fixed at 1,
+    and weights are listed as inputs, as files of that age have them.
+    """
+    matrix = np.random.default_rng(seed).normal(0, 0.05, (64 * 64, 8)).astype(np.float32)
+    weights = {"centre": np.float32(127.5), "scale": np.float32(255), "shape": np.array([1, 4096]), "w": matrix}
+    weights |= {"b": np.zeros(8, np.float32)}
+    nodes = [
+        helper.make_node("Sub", ["Input3", "centre"], ["centred"]),
+        helper.make_node("Div", ["centred", "scale"], ["scaled"]),
+        helper.make_node("Reshape", ["scaled", "shape"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "w"], ["product"]),
+        helper.make_node("Add", ["product", "b"], ["Plus692_Output_0"]),
+    ]
+    initializers = [numpy_helper.from_array(np.asarray(value), name) for name, value in weights.items()]
+    listed = [helper.make_tensor_value_info(t.name, t.data_type, t.dims) for t in initializers]
+    inputs = [helper.make_tensor_value_info("Input3", TensorProto.FLOAT, [1, 1, 64, 64]), *listed]
+    outputs = [helper.make_tensor_value_info("Plus692_Output_0", TensorProto.FLOAT, [1, 8])]
+    graph = helper.make_graph(nodes, "CNTKGraph", inputs, outputs, initializers)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 8)], ir_version=3), path)
+    return matrix

@@ -13,7 +13,8 @@ from http import HTTPStatus
 from http.client import HTTPException
 from pathlib import Path
 
-from fer_tf import paths
+from fer_tf import labels, paths
+from fer_tf.card import ModelCard, describe_file
 
 CHUNK = 1 << 18  # bytes read at a time
 TIMEOUT = 30  # seconds without an answer
@@ -36,6 +37,7 @@ class Source:
     terms    licence or terms of use
     instead  file name -> digest of files that serve as well if they lie in its folder
     by_hand  what to do where no URL answers
+    card     of a model that has none inside: it goes beside the file, as card.json
     """
 
     path: str
@@ -44,12 +46,28 @@ class Source:
     terms: str
     instead: dict[str, str] = field(default_factory=dict)
     by_hand: str = ""
+    card: ModelCard | None = None
+
+
+def _model_zoo_card(name: str) -> ModelCard:
+    """Return the card of a FER+ classifier of the ONNX Model Zoo."""
+    return ModelCard(
+        name=name,
+        architecture="ferplus_vgg13",
+        emotions=tuple(map(labels.canonical, labels.FERPLUS_PUBLISHED)),
+        image_size=64,
+        colour="GREY",
+        layout="NCHW",
+        data={"name": "FER+", "terms": "FER2013: research use; FER+ votes (Barsoum et al. 2016): MIT"},
+        notices=("Trained by Microsoft in CNTK on the distributions of FER+'s votes; from the ONNX Model Zoo. MIT.",),
+    )
 
 
 # How the checksums are known. fer2013: torchvision's FER2013 reader names the md5 of both files (that of fer2013.csv is
 # f8428a1edbd21e88f42c73edd2a14f95); the sha256 is that of a file with this md5. Of the mirror we know from its users
 # that its file has the same size. ferplus: computed from the published file, and named by others who fetched it.
-# yunet: the Git LFS pointer in OpenCV Zoo. emotion-ferplus: ONNX_HUB_MANIFEST.json of the ONNX Model Zoo.
+# yunet: the Git LFS pointer in OpenCV Zoo. emotion-ferplus: ONNX_HUB_MANIFEST.json of the ONNX Model Zoo; the manifest
+# does not have the INT8 file, whose checksum is that of its Git LFS pointer there.
 SOURCES = {
     "fer2013": Source(
         path="fer2013/fer2013.csv",
@@ -85,6 +103,18 @@ SOURCES = {
         ),
         digest="sha256:a2a2ba6a335a3b29c21acb6272f962bd3d47f84952aaffa03b60986e04efa61c",
         terms="MIT (ONNX Model Zoo)",
+        card=_model_zoo_card("emotion-ferplus-8"),
+    ),
+    "emotion-ferplus-int8": Source(
+        path="emotion-ferplus-int8/emotion-ferplus-12-int8.onnx",
+        urls=(
+            "https://huggingface.co/onnxmodelzoo/emotion-ferplus-12-int8/resolve/main/emotion-ferplus-12-int8.onnx",
+            "https://media.githubusercontent.com/media/onnx/models/main/validated/vision/body_analysis/emotion_ferplus/"
+            "model/emotion-ferplus-12-int8.onnx",
+        ),
+        digest="sha256:3e47195d79e9593294df9e81a6d296a1e10969b68a717284081c29493a0ff5f1",
+        terms="MIT (ONNX Model Zoo)",
+        card=_model_zoo_card("emotion-ferplus-12-int8"),
     ),
 }
 
@@ -96,19 +126,36 @@ def download(
 
     A file that is there already and whole is not fetched again, so this also checks one that was put there by hand.
     Bytes go to a .part file beside it, which the next call continues; `target` appears only with the right checksum.
+    A model that carries no card gets its card.json beside it.
 
-    Raises ValueError for an unknown name, FileExistsError if another file is at `target`, DownloadError that says what
-    went wrong at every URL.
+    Raises ValueError for an unknown name, FileExistsError if another file, or the card of another model, is in the
+    place, DownloadError that says what went wrong at every URL.
     """
     if name not in sources:
         raise ValueError(f"nothing to download is called {name!r}; known are {', '.join(sources)}")
     source = sources[name]
     target = Path(target or paths.DATA / source.path)
+    beside = target.with_name("card.json")
+    if source.card and beside.exists() and ModelCard.load(beside).name != source.card.name:
+        raise FileExistsError(f"{beside} is the card of another model: give {name} a folder of its own")
+    path = _present(source, target) or _fetch_first(source, target, progress)
+    if source.card:
+        source.card.with_(files={path.name: describe_file(path)}).save(beside)
+    return path
+
+
+def _present(source: Source, target: Path) -> Path | None:
+    """Return the file that is in the place already, or one that serves as well; FileExistsError for any other file."""
     for path, digest in [(target, source.digest), *((target.with_name(n), d) for n, d in source.instead.items())]:
         if path.exists():
             if (found := digest_of(path, digest)) != digest:
                 raise FileExistsError(f"{path} has {found}, the published file {digest}: move it away and try again")
             return path
+    return None
+
+
+def _fetch_first(source: Source, target: Path, progress: Progress | None) -> Path:
+    """Fetch `target` from the first URL that has it; DownloadError if none has."""
     target.parent.mkdir(parents=True, exist_ok=True)
     failures = []
     for url in source.urls:

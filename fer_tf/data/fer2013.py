@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 
 SIZE = 48  # side of a face in pixels
 USAGES = ("Training", "PublicTest", "PrivateTest")  # train, valid, test
-VOTES_COLUMNS = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt", "unknown", "NF")
+VOTES_COLUMNS = (*names.FERPLUS_PUBLISHED, "unknown", "NF")  # NF: no face
 CACHE_LAYOUT = 1
 PUBLISHED = "96ad7fb849b88b60524c1d1b9df5318e"  # what `is_published` finds in fer2013.csv with the known md5
 
@@ -85,7 +85,7 @@ def ferplus(votes: np.ndarray, rule: str) -> tuple[np.ndarray, np.ndarray, np.nd
     if rule == "majority":
         keep &= 2 * counted.max(axis=1) > counted.sum(axis=1)
     rows = np.flatnonzero(keep)
-    columns = [names.canonical(column) for column in VOTES_COLUMNS[: len(names.FERPLUS)]]
+    columns = [names.canonical(column) for column in names.FERPLUS_PUBLISHED]
     to_label = np.array([names.FERPLUS.index(emotion) for emotion in columns])
     emotions = votes[rows][:, np.argsort(to_label)].astype(np.float32)  # (m, 8)
     return rows, to_label[top[rows]], emotions / emotions.sum(axis=1, keepdims=True)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fer_tf import paths
-from fer_tf.card import METADATA_KEY, ModelCard
+from fer_tf.card import METADATA_KEY, ModelCard, describe_file
 
 PROVIDERS = {"openvino-provider": "OpenVINOExecutionProvider", "cpu": "CPUExecutionProvider"}
 BACKENDS = (*PROVIDERS, "openvino")
@@ -78,7 +78,7 @@ def load_engine(
     backend       "openvino-provider" (ONNX Runtime with OpenVINO inside), "cpu" (ONNX Runtime alone), "openvino"
                   (OpenVINO alone), or another ONNX Runtime provider by its name, such as "CUDAExecutionProvider"
     threads       cores that the model may use; None leaves the choice to the runtime
-    card          for a model that carries none
+    card          for a model that carries none and has none beside it: a card.json that names the file and its sha256
 
     Raises FileNotFoundError for an unknown model, ValueError for a file that is no such model, RuntimeError for a
     backend that is not there or does not run the whole model.
@@ -88,15 +88,7 @@ def load_engine(
         raise ValueError(f"threads must be at least 1, got {threads}: leave it out to let the runtime choose")
     loaded = (_openvino if backend == "openvino" else _onnxruntime)(path, backend, threads)
     if card is None:
-        if loaded.card_json is None:
-            raise ValueError(
-                f"{path} carries no model card, so its emotions are unknown: export it with `fer-tf export`, "
-                "or hand its card to load_engine(card=...)"
-            )
-        try:
-            card = ModelCard.from_json(loaded.card_json)
-        except ValueError as error:
-            raise ValueError(f"{path}: {error}") from error
+        card = _card_beside(path) if loaded.card_json is None else _card_inside(path, loaded.card_json)
     grey = card.layout == "NCHW"
     pixels = ("float32", (1, card.image_size, card.image_size)) if grey else ("uint8", card.input_shape)
     ports = [(dtype, shape[1:]) for dtype, shape in (*loaded.inputs, next(iter(loaded.outputs.values())))]
@@ -132,6 +124,31 @@ def resolve_model(name_or_path: Path | str) -> Path:
     if given.suffix.lower() != ".onnx":
         raise ValueError(f"expected an .onnx file, got {given}: a .keras file becomes one with `fer-tf export`")
     return given
+
+
+def _card_inside(path: Path, text: str) -> ModelCard:
+    try:
+        return ModelCard.from_json(text)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _card_beside(path: Path) -> ModelCard:
+    """Return the card.json beside a file that carries none; ValueError unless it names this very file."""
+    beside = path.with_name("card.json")
+    card = ModelCard.load(beside) if beside.is_file() else None
+    if card is None or path.name not in card.files:
+        raise ValueError(
+            f"{path} carries no model card, and no card.json beside it names it, so its emotions are unknown: export "
+            "it with `fer-tf export`, or hand its card to load_engine(card=...)"
+        )
+    found, expected = describe_file(path)["sha256"], card.files[path.name].get("sha256")
+    if found != expected:
+        raise ValueError(
+            f"{beside} is the card of another {path.name}: it says sha256 {expected}, the file has {found}; fetch or "
+            "export them anew"
+        )
+    return card
 
 
 def _one_by_one(infer: Callable) -> Callable:

@@ -6,14 +6,17 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from fer_tf import labels
 from fer_tf.card import METADATA_KEY, ModelCard, describe_file
 from fer_tf.data.drawn import draw_faces
+from fer_tf.files import make_folder
 from fer_tf.inference.engine import BACKENDS, load_engine
 from fer_tf.training.keras_engine import KerasEngine, load_keras
 
 OPSET = 18
 TOLERANCE = 1e-4  # largest difference of a logit between Keras and a runtime
 RUNTIMES = BACKENDS
+CONTRACTS = {"fer-tf": "model.onnx", "model-zoo": "model-zoo/model.onnx"}  # and where its file goes by default
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,30 +28,40 @@ class Exported:
     parity: dict
 
 
-def export(source: Path, target: Path | None = None, *, tolerance: float = TOLERANCE) -> Exported:
+def export(
+    source: Path, target: Path | None = None, *, contract: str = "fer-tf", tolerance: float = TOLERANCE
+) -> Exported:
     """Write the ONNX file of a run folder or `.keras` file; beside it, card.json says what it is.
 
-    The graph takes `crops` uint8 (n, s, s, 3) RGB with any n and gives `logits` float32 (n, emotions). Raises
-    RuntimeError, and writes nothing, if a runtime's logits differ from Keras by more than `tolerance`.
+    contract  what the graph takes and gives, for any n. "fer-tf": `crops` uint8 (n, s, s, 3) RGB in, `logits` float32
+              (n, emotions) out, then the model's other outputs. "model-zoo", that of emotion-ferplus-8.onnx in the ONNX
+              Model Zoo: `Input3` float32 (n, 1, 64, 64) grey 0..255 in, scores `Plus692_Output_0` float32 (n, 8) out,
+              in the order of `labels.FERPLUS_PUBLISHED`
+    target    by default model.onnx in the source's folder, under "model-zoo" in a folder model-zoo there
+
+    Raises ValueError for a model that cannot keep the contract, RuntimeError, and writes nothing, if a runtime's logits
+    differ from Keras by more than `tolerance`.
     """
     engine = load_keras(source)
+    card = _promise(engine.card, contract)
     folder = source if source.is_dir() else source.parent
-    target = target or folder / "model.onnx"
-    if target.suffix != ".onnx" or not target.parent.is_dir():
+    if target and (target.suffix != ".onnx" or not target.parent.is_dir()):
         raise ValueError(f"expected a path that ends in .onnx in a folder that exists, got {target}")
-    card, card_path = engine.card, target.with_name("card.json")
-    if target.parent.resolve() != folder.resolve():
+    target = target or folder / CONTRACTS[contract]
+    card_path = target.with_name("card.json")
+    if target.parent.resolve() != folder.resolve() or card != engine.card:
         card = card.with_(files={})
         if card_path.is_file() and ModelCard.load(card_path).with_(files={}) != card:
             raise ValueError(f"{target.parent} holds the card of another model: export into a folder of its own")
-    temporary = target.with_name(f"converting-{target.name}")
+    temporary = (target.parent if target.parent.is_dir() else folder) / f"converting-{target.name}"
     try:
-        _convert(engine, temporary)
+        _convert(engine, card, temporary)
         parity = {backend: _difference(engine, load_engine(temporary, backend=backend)) for backend in RUNTIMES}
         if worst := {b: d for b, d in parity.items() if not d <= tolerance}:
             raise RuntimeError(
                 f"{target.name} was not saved: logits differ from Keras by {worst}, allowed is {tolerance}"
             )
+        make_folder(target.parent)
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
@@ -68,7 +81,24 @@ def golden_batch(image_size: int, *, window: int = 1) -> np.ndarray:
     return crops if window == 1 else crops[(np.arange(8)[:, None] + np.arange(window)) % 8]
 
 
-def _convert(engine: KerasEngine, path: Path) -> None:
+def _promise(card: ModelCard, contract: str) -> ModelCard:
+    """Return the card of the file that a model becomes under a contract; ValueError if it cannot keep it."""
+    if contract not in CONTRACTS:
+        raise ValueError(f"unknown contract {contract!r}; known are {', '.join(CONTRACTS)}")
+    if contract == "fer-tf":
+        return card
+    emotions = tuple(map(labels.canonical, labels.FERPLUS_PUBLISHED))
+    if set(card.emotions) != set(emotions) or card.image_size != 64 or card.window > 1:
+        found = f"{', '.join(card.emotions)} at {card.image_size} px" + f", {card.window} frames" * (card.window > 1)
+        raise ValueError(
+            f"the ONNX Model Zoo's contract is one picture of 64 px and the 8 emotions of FER+, but {card.name} knows "
+            f"{found}: train ferplus_vgg13 on the data set ferplus"
+        )
+    return card.with_(emotions=emotions, colour="GREY", layout="NCHW")
+
+
+def _convert(engine: KerasEngine, card: ModelCard, path: Path) -> None:
+    """Write the model as the ONNX file that `card` describes."""
     if keras.backend.backend() != "tensorflow":
         raise RuntimeError("export converts a TensorFlow graph: start Python with KERAS_BACKEND=tensorflow")
     import onnx
@@ -77,13 +107,21 @@ def _convert(engine: KerasEngine, path: Path) -> None:
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
     tf.get_logger().setLevel("ERROR")  # tf2onnx uses functions that TensorFlow calls old
-    names = list(engine.model_outputs)
-    model = keras.Model(engine.model.input, list(engine.model_outputs.values()))
-    signature = [tf.TensorSpec((None, *engine.card.input_shape), tf.uint8, name="crops")]
+    if card.layout == "NCHW":
+        entry, names, columns = "Input3", ["Plus692_Output_0"], _columns(engine.card, card)
+        signature = tf.TensorSpec((None, 1, card.image_size, card.image_size), tf.float32, name=entry)
 
-    @tf.function(input_signature=signature)
-    def outputs(crops):
-        return tf.nest.flatten(model(tf.cast(crops, tf.float32), training=False))
+        @tf.function(input_signature=[signature])
+        def outputs(grey):
+            crops = tf.tile(tf.transpose(grey, (0, 2, 3, 1)), (1, 1, 1, 3))  # the luma of grey is grey
+            return [tf.gather(engine.model(crops, training=False), columns, axis=1)]
+    else:
+        entry, names = "crops", list(engine.model_outputs)
+        model = keras.Model(engine.model.input, list(engine.model_outputs.values()))
+
+        @tf.function(input_signature=[tf.TensorSpec((None, *card.input_shape), tf.uint8, name=entry)])
+        def outputs(crops):
+            return tf.nest.flatten(model(tf.cast(crops, tf.float32), training=False))
 
     # Frozen first: tf2onnx would make inputs of the constants that a layer captures, such as EfficientNet's statistics.
     frozen = convert_variables_to_constants_v2(outputs.get_concrete_function())
@@ -95,8 +133,8 @@ def _convert(engine: KerasEngine, path: Path) -> None:
         custom_op_handlers={"Erfc": (_erfc, [])},
     )
     _rename(converted.graph, dict(zip((value.name for value in frozen.outputs), names, strict=True)))
-    _rename(converted.graph, {frozen.inputs[0].name: "crops"})
-    onnx.helper.set_model_props(converted, {METADATA_KEY: engine.card.with_(files={}).to_json()})
+    _rename(converted.graph, {frozen.inputs[0].name: entry})
+    onnx.helper.set_model_props(converted, {METADATA_KEY: card.with_(files={}).to_json()})
     onnx.checker.check_model(converted)
     onnx.save(converted, path)
 
@@ -122,7 +160,15 @@ def _rename(graph, new: dict[str, str]) -> None:
 
 
 def _difference(engine: KerasEngine, runtime) -> float:
-    """Return the largest absolute logit difference over the golden batch, at batch sizes 8, 3 and 1."""
+    """Return the largest absolute logit difference over the golden batch, at batch sizes 8, 3 and 1.
+
+    Where the file takes grey, its engine hands it the very luma, unrounded, that the model makes of the same crops.
+    """
     crops = golden_batch(engine.card.image_size, window=engine.card.window)
-    expected = engine.logits(crops)
+    expected = engine.logits(crops)[:, _columns(engine.card, runtime.card)]
     return max(float(np.abs(runtime.logits(crops[:n]) - expected[:n]).max()) for n in (8, 3, 1))
+
+
+def _columns(of: ModelCard, wanted: ModelCard) -> list[int]:
+    """Return where the logits of one card's model lie in the order of another's emotions."""
+    return [of.emotions.index(emotion) for emotion in wanted.emotions]

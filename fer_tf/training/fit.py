@@ -99,13 +99,14 @@ def _epoch(trainer, model: keras.Model, data: Splits, recipe: Recipe, *, epoch: 
     """Train one epoch, in an order that only seed and epoch decide, judge on valid; return the history's columns.
 
     `loss` is what training minimises, with label smoothing, class weights and votes; `nll`, accuracy and macro-F1 are
-    those of the labels, on train as on valid; the learning rate is the higher one of start and end. Raises ValueError
-    if the loss or a logit is not finite.
+    those of the labels, whatever the targets, on train as on valid; the learning rate is the higher one of start and
+    end. Raises ValueError if the loss or a logit is not finite.
     """
     batching = {"image_size": model.input_shape[1], "batch_size": recipe.batch_size}
     weights = balanced_weights(data.train) if recipe.class_weight == "balanced" else None
     order = np.random.default_rng((recipe.seed, epoch)).permutation(len(data.train))
-    batches = Batches(data.train, weights=weights, order=order, targets=recipe.targets, **batching)
+    drawing = {"targets": recipe.targets, "seed": (recipe.seed, epoch, 1)}  # 1: not the numbers of the order
+    batches = Batches(data.train, weights=weights, order=order, **drawing, **batching)
     done, steps = (epoch - 1) * len(batches), (recipe.head_epochs + recipe.epochs) * len(batches)
     tell = keras.callbacks.LambdaCallback(on_train_batch_end=lambda i, logs: on_step and on_step(done + i + 1, steps))
     rate, start = _rate(trainer), time.perf_counter()
@@ -172,7 +173,7 @@ def _prepare(trainer: keras.Model, model: keras.Model, recipe: Recipe, *, phase:
         layer.trainable = phase == "fine" and (not recipe.unfreeze or layer.name.startswith(tuple(recipe.unfreeze)))
     trainer.compile(
         optimizer=_optimizer(recipe, phase=phase, steps=steps),
-        loss=keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=recipe.label_smoothing),
+        loss=_loss(recipe),
         metrics=label_metrics(),
     )
     trainer.optimizer.build(trainer.trainable_variables)
@@ -199,29 +200,47 @@ def _optimizer(recipe: Recipe, *, phase: str, steps: int) -> keras.optimizers.Op
     return {"adam": keras.optimizers.Adam, "adamw": keras.optimizers.AdamW}[recipe.optimizer](**shared)
 
 
+def _loss(recipe: Recipe):
+    """Return what gives the losses (n,) from targets (n, 2, emotions), as `Batches` has them, and logits."""
+
+    def cross_entropy(targets, logits):
+        smoothing = {"from_logits": True, "label_smoothing": recipe.label_smoothing}
+        return keras.losses.categorical_crossentropy(targets[:, 0], logits, **smoothing)
+
+    def nearest_right(targets, logits):
+        wrong = keras.ops.where(targets[:, 0] > 0, 0.0, -np.inf)
+        return -keras.ops.max(keras.ops.log_softmax(logits) + wrong, axis=-1)
+
+    return nearest_right if recipe.targets == "multi_target" else cross_entropy
+
+
 def label_metrics() -> list[keras.metrics.Metric]:
     """Return what train shares with valid: nll, accuracy and macro_f1 of logits (n, emotions) as a `Report` has them.
 
-    The label is the argmax of the target, one-hot or votes.
+    They take targets (n, 2, emotions) as `Batches` has them and look at the label alone.
     """
     return [
         keras.metrics.MeanMetricWrapper(_nll, name="nll"),
-        keras.metrics.CategoricalAccuracy(name="accuracy"),
+        keras.metrics.MeanMetricWrapper(_hit, name="accuracy"),
         MacroF1(average="macro", name="macro_f1"),
     ]
 
 
 class MacroF1(keras.metrics.F1Score):
-    """F1 against the label, a vote distribution's argmax: F1Score itself would count shares of votes as hits."""
+    """F1 against the label."""
 
     def update_state(self, y_true, y_pred, sample_weight=None):
-        labels = keras.ops.one_hot(keras.ops.argmax(y_true, axis=-1), y_true.shape[-1])
-        super().update_state(labels, y_pred, sample_weight)
+        super().update_state(y_true[:, 1], y_pred, sample_weight)
 
 
-def _nll(y_true, y_pred):
+def _nll(targets, logits):
     """Return (n,): negative log-likelihood of the label in nats, without smoothing, class weights and votes."""
-    return keras.losses.sparse_categorical_crossentropy(keras.ops.argmax(y_true, axis=-1), y_pred, from_logits=True)
+    return keras.losses.categorical_crossentropy(targets[:, 1], logits, from_logits=True)
+
+
+def _hit(targets, logits):
+    """Return (n,): 1 where the largest logit is the label's."""
+    return keras.metrics.categorical_accuracy(targets[:, 1], logits)
 
 
 def advance(progress: Progress, row: dict, recipe: Recipe) -> Progress:

@@ -50,8 +50,9 @@ class Recipe:
     notice             origin and licence of these weights; it goes into the card
     unfreeze           which backbone layers the fine phase trains, by how their names begin, such as ["conv4", "conv5"]
                        of resnet50; empty is all
-    targets            "labels" (one-hot), "distribution" (annotators' votes) or "auto": votes where train carries them;
-                       a run's recipe.json and card say which it was
+    targets            "labels" (one-hot), "distribution", "probability" or "multi_target" (annotators' votes, in the
+                       ways that `batches` describes), or "auto": "distribution" where train carries votes, else
+                       "labels"; a run's recipe.json and card say which it was
     class_weight       "none", or "balanced" (inverse frequency on train)
     schedule           of the fine phase: "constant", "step" (x gamma every step_size epochs), "plateau" (x gamma after
                        plateau_patience epochs without progress) or "cosine" (to zero, after warmup_epochs)
@@ -113,6 +114,8 @@ class Recipe:
         zoo.architecture(self.architecture)
         taken = {"emotions", *(f.name for f in fields(self))} & set(self.options)
         _check(not taken, "options", "the architecture's own, set the recipe's choices beside them", self.options)
+        smooth = self.targets == "multi_target" and self.label_smoothing > 0
+        _check(not smooth, "label_smoothing", "0 with targets multi_target, whose loss has none", self.label_smoothing)
         for name, known in CHOICES.items():
             _check(getattr(self, name) in known, name, " or ".join(known), getattr(self, name))
 
@@ -157,7 +160,7 @@ class Recipe:
 CHOICES = {
     "optimizer": ("adam", "adamw", "sgd"),
     "schedule": ("constant", "step", "plateau", "cosine"),
-    "targets": ("auto", "labels", "distribution"),
+    "targets": ("auto", "labels", "distribution", "probability", "multi_target"),
     "class_weight": ("none", "balanced"),
     "monitor": ("accuracy", "macro_f1", "nll"),
 }
