@@ -3,7 +3,7 @@ import json
 import keras
 import numpy as np
 import pytest
-from conftest import small_size
+from conftest import small_options, small_size
 
 from fer_tf import labels, zoo
 from fer_tf.card import ModelCard
@@ -17,7 +17,7 @@ def saved(folder, name: str):
     """Save an untrained network with a card, as a run folder has them."""
     keras.utils.set_random_seed(0)
     size = small_size(name)
-    model = zoo.build(name, emotions=7, image_size=size)
+    model = zoo.build(name, emotions=7, image_size=size, **small_options(name))
     model.save(folder / "model.keras")
     card = ModelCard(name=f"toy {name}", architecture=name, emotions=labels.FER2013, image_size=size)
     card.save(folder / "card.json")

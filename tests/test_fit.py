@@ -208,6 +208,72 @@ def test_a_run_killed_anywhere_ends_as_if_undisturbed(undisturbed, tiny, tmp_pat
     assert_same_end(undisturbed, tmp_path / "killed")
 
 
+ENSEMBLE = Recipe(
+    architecture="esr",
+    options={"branches": 3, "width": 2},
+    image_size=54,
+    batch_size=35,
+    branch_epochs=2,
+    epochs=2,
+    augmentation=Augmentation(flip=False, shift=0.02, rotate=0.0),
+)
+
+
+@pytest.fixture(scope="module")
+def ensemble(tiny, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "ensemble"
+    train(ENSEMBLE, tiny, folder)
+    return folder
+
+
+def test_an_ensemble_grows_branch_by_branch(ensemble):
+    history = pd.read_csv(ensemble / "history.csv")
+    assert list(history["phase"]) == ["branch_1", "branch_1", "branch_2", "branch_2", "fine", "fine"]
+    assert history["improved"][::2].all()  # selection starts anew with every branch
+    judged = json.loads((ensemble / "metrics.json").read_text())["valid"]
+    best = history[4:]["valid_accuracy"].idxmax()
+    assert judged["accuracy"] == pytest.approx(history["valid_accuracy"][best])
+    assert judged["nll"] == pytest.approx(history["valid_nll"][best], rel=1e-3)
+    assert history["loss"][0] < 1.5 * np.log(7) < 2.5 * np.log(7) < history["loss"][4]  # of one branch, of three
+
+
+def test_a_killed_ensemble_resumes_to_the_same_end(ensemble, tiny, tmp_path, monkeypatch):
+    calls, kept, model = [], run.save_checkpoint, fit.build_model(ENSEMBLE, emotions=7)
+    start = {layer.name: layer.get_weights() for layer in model.layers if layer.weights}
+
+    def dies(*args):
+        calls.append(args)
+        if len(calls) == 4:
+            raise Killed
+        kept(*args)
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(run, "save_checkpoint", dies)
+        fit.fit(model, tiny, ENSEMBLE, tmp_path / "killed", report=lambda line: None)
+    assert run.load_progress(tmp_path / "killed").epoch == 3  # in the middle of branch_2
+    changed = {name for name in start if not np.array_equal(start[name][0], model.get_layer(name).get_weights()[0])}
+    branches = {name.split("_")[1] for name in changed if name.startswith("branch_")}
+    assert branches == {"1", "2"} and {"base_conv_1", "head_branch_1", "head_branch_2"} <= changed
+    assert not changed & {"head_branch_3", "head_affect_1"}
+    train(ENSEMBLE, tiny, tmp_path / "killed")
+    assert_same_end(ensemble, tmp_path / "killed")
+
+
+def test_only_an_ensemble_has_branches_to_train(tiny, tmp_path):
+    with pytest.raises(ValueError, match="one branch after another, but this lenet has none"):
+        train(RECIPE.with_(branch_epochs=1), tiny, tmp_path / "run")
+
+
+def test_the_loss_of_branches_is_the_sum_of_theirs():
+    rng = np.random.default_rng(0)
+    logits, targets = rng.normal(size=(5, 3, 7)).astype(np.float32), rng.dirichlet(np.ones(7), 5).astype(np.float32)
+    weights, loss = np.arange(5, dtype=np.float32), fit.BranchCrossEntropy(from_logits=True, label_smoothing=0.1)
+    of_one = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=0.1)
+    expected = sum(float(of_one(targets, logits[:, k], sample_weight=weights)) for k in range(3))
+    assert float(loss(targets, logits, sample_weight=weights)) == pytest.approx(expected, rel=1e-5)
+    assert float(loss(targets, logits[:, 0])) == pytest.approx(float(of_one(targets, logits[:, 0])))
+
+
 def test_a_kill_after_the_last_paper_leaves_a_finished_run(undisturbed, tiny, tmp_path):
     shutil.copytree(undisturbed, tmp_path / "killed")
     for name in ("checkpoint.npz", "lock"):
@@ -387,7 +453,7 @@ def test_the_loss_has_smoothing_and_nll_has_not(tiny, tmp_path):
     plain, smoothed = (pd.read_csv(tmp_path / name / "history.csv").iloc[0] for name in ("0.0", "0.9"))
     assert plain["loss"] == pytest.approx(plain["nll"], rel=1e-4)  # tiny's emotions are equally frequent
     assert smoothed["nll"] == pytest.approx(plain["nll"], rel=1e-4) and abs(smoothed["loss"] - plain["loss"]) > 0.01
-    line = fit.epoch_line(smoothed, recipe)
+    line = fit.epoch_line(smoothed, 1)
     assert f"valid nll {smoothed['valid_nll']:.3f}" in line
 
 
@@ -446,10 +512,10 @@ ONE_STEP = """
 import sys
 import numpy as np
 sys.path.insert(0, {tests!r})
-from conftest import small_size
+from conftest import small_options, small_size
 from fer_tf import zoo
 for name in {names}:
-    model = zoo.build(name, emotions=7, image_size=small_size(name))
+    model = zoo.build(name, emotions=7, image_size=small_size(name), **small_options(name))
     model.compile(optimizer="sgd", loss="mse", run_eagerly=True)  # nothing to wait for but the step itself
     before = [weight.copy() for weight in model.get_weights()]
     loss = model.train_on_batch(np.zeros((2, *model.input_shape[1:]), np.float32), np.ones((2, 7), np.float32))
@@ -460,7 +526,10 @@ for name in {names}:
 
 @pytest.mark.parametrize(
     ("backend", "names"),
-    [("torch", list(ARCHITECTURES)), ("jax", ["vgg", "vit"])],  # JAX compiles every shape: minutes for the large ones
+    [
+        ("torch", list(ARCHITECTURES)),
+        ("jax", ["vgg", "vit", "esr"]),
+    ],  # JAX compiles every shape: minutes for others
     ids=["torch", "jax"],
 )
 def test_architectures_train_a_step_on_other_backends(backend, names):

@@ -35,6 +35,8 @@ def test_a_recipe_survives_its_file(tmp_path, suffix):
         ({"warmup_epochs": float("nan")}, "warmup_epochs must be a finite number"),
         ({"gradient_clip": float("inf")}, "gradient_clip must be a finite number"),
         ({"augmentation": {"rotate": float("-inf")}}, "augmentation.rotate must be a finite number"),
+        ({"branch_epochs": -1}, "branch_epochs must be 0 or more"),
+        ({"branch_epochs": 1, "head_epochs": 1, "epochs": 0}, "epochs must be at least 1 after branch_epochs"),
         ({"options": {"weights": "imagenet"}}, "options must be the architecture's own"),
     ],
 )
