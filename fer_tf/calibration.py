@@ -1,4 +1,4 @@
-"""Can the probabilities be believed? Accuracy beside confidence, in bins, and their mean gap. NumPy only."""
+"""Can the probabilities be believed? Accuracy beside confidence, and whether an ensemble is of one mind. NumPy only."""
 
 import numpy as np
 
@@ -20,3 +20,22 @@ def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray, *,
     """Return the gap between confidence and accuracy, 0..1, averaged over rows (Guo et al. 2017)."""
     rows, accuracy, confidence = calibration_bins(probabilities, labels, bins=bins)
     return float(np.abs(accuracy - confidence) @ rows / len(labels))
+
+
+def disagreement(branch_logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return how far the branches of an ensemble differ on each of n faces, (n,) each, from logits (n, b, emotions).
+
+    mutual information  entropy of the branches' mean probabilities minus their mean entropy, nats, 0 where all say the
+                        same: the part of the uncertainty that more training faces could take away, unlike what the
+                        picture itself leaves open (Depeweg et al. 2018; ensembles: Lakshminarayanan et al. 2017)
+    dissent             share of the branches whose highest logit is not the ensemble's, the highest mean logit
+    """
+    if branch_logits.ndim != 3:
+        raise ValueError(f"expected the logits of every branch (n, branches, emotions), got {branch_logits.shape}")
+    shifted = branch_logits.astype(np.float64) - branch_logits.max(axis=-1, keepdims=True)
+    logs = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    own = -(np.exp(logs) * logs).sum(axis=-1).mean(axis=1)  # (n,)
+    mean = np.exp(logs).mean(axis=1)  # (n, emotions)
+    shared = -(mean * np.log(np.maximum(mean, 1e-300))).sum(axis=-1)
+    votes, ensemble = branch_logits.argmax(axis=-1), branch_logits.mean(axis=1).argmax(axis=-1)
+    return np.maximum(shared - own, 0), (votes != ensemble[:, None]).mean(axis=1)

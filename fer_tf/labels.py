@@ -15,6 +15,18 @@ AFFECTNET = ("neutral", "happy", "sad", "surprise", "fear", "disgust", "angry", 
 RAFDB = ("surprise", "fear", "disgust", "happy", "sad", "angry", "neutral")
 """RAF-DB's ids 1..7, so index + 1."""
 
+CIRCUMPLEX = {  # valence, arousal in -1..1
+    "angry": (-0.51, 0.59),
+    "disgust": (-0.60, 0.35),
+    "fear": (-0.64, 0.60),
+    "happy": (0.81, 0.51),
+    "sad": (-0.63, -0.27),
+    "surprise": (0.40, 0.67),
+    "neutral": (0.0, 0.0),
+}
+"""Where FER2013's emotions lie in the plane of Russell's circumplex (1980): pleasure and arousal as Russell and
+Mehrabian (1977) had the words rated, neutral in the middle. How people judge words, not what a face shows."""
+
 ALIASES = {
     "anger": "angry",
     "disgusted": "disgust",

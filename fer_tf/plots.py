@@ -136,17 +136,22 @@ def probabilities(p: np.ndarray, emotions: Sequence[str], *, ax: Axes | None = N
 def history(frame: pd.DataFrame) -> np.ndarray:
     """Draw a run's history.csv: NLL, accuracy and macro-F1 of train and valid against the epoch; returns three Axes.
 
-    The head phase is shaded, the best epoch (the last that `improved`) marked.
+    The head phase is shaded, the best epoch (the last that `improved`) marked, and so is where a branch joins others.
     """
     axes = plt.subplots(1, 3, figsize=(11, 3.4), layout="constrained")[1]
     epochs = frame["epoch"]
     improved = frame.loc[frame["improved"].astype(bool), "epoch"]
+    before = frame["phase"].shift()
+    joined = epochs[before.str.startswith("branch", na=False).astype(bool) & (before != frame["phase"])]
     names = {"NLL": "nll", "Accuracy": "accuracy", "Macro-F1": "macro_f1"}
     for ax, (title, name) in zip(axes, names.items(), strict=True):
         for split, column in (("train", name), ("valid", f"valid_{name}")):
             ax.plot(epochs, frame[column], color=SPLITS[split], marker="o", markersize=3, label=split)
         if (head := epochs[frame["phase"] == "head"]).size:
             ax.axvspan(head.min() - 0.5, head.max() + 0.5, color="#f0ebe0", zorder=0, label="head phase")
+        for i, epoch in enumerate(joined):
+            label = None if i else "a branch joins"
+            ax.axvline(epoch - 0.5, color=INK, linestyle=":", linewidth=1, zorder=1, label=label)
         if improved.size:
             best = improved.iloc[-1]
             text = f"best, epoch {best}"
@@ -188,6 +193,28 @@ def per_emotion(shares: Mapping[str, Mapping], *, ax: Axes | None = None) -> Axe
     _grouped_bars(ax, pair, texts=pair.map("{:.0%}".format), colours=SERIES)
     ax.set(title="Precision and recall", xlabel="share", xlim=(0, 1.12))
     _percent(ax.xaxis, whole=True)
+    return ax
+
+
+def valence_arousal(affect: np.ndarray, labels: np.ndarray, emotions: Sequence[str], *, ax: Axes | None = None) -> Axes:
+    """Draw faces in the plane of valence and arousal, float (n, 2) in -1..1, in the colours of their int (n,) labels.
+
+    A large dot with its name is the mean of an emotion.
+    """
+    ax = _axes(ax, 5.2, 5)
+    for k, emotion in enumerate(emotions):
+        if (own := affect[labels == k]).size:
+            ax.scatter(*own.T, s=12, color=COLOURS[emotion], alpha=0.45, linewidths=0)
+            x, y = own.mean(axis=0)
+            ax.scatter(x, y, s=110, color=COLOURS[emotion], edgecolors="white", linewidths=1.5, zorder=3)
+            box = {"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 1}
+            ax.annotate(
+                emotion, (x, y), xytext=(0, 9), textcoords="offset points", ha="center", zorder=4, color=INK, bbox=box
+            )
+    for line in (ax.axhline, ax.axvline):
+        line(0, color=QUIET, linewidth=1, zorder=1)
+    ax.set(title="Valence and arousal", xlabel="valence: unpleasant to pleasant", ylabel="arousal: calm to excited")
+    ax.set(xlim=(-1, 1), ylim=(-1, 1), aspect="equal")
     return ax
 
 

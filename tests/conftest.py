@@ -33,7 +33,12 @@ def patterns(n: int, *, seed: int, size: int = 32) -> LabelledFaces:
 
 def small_size(architecture: str) -> int:
     """Return a side in pixels at which an architecture is quick to build and run."""
-    return {"swin": 64}.get(architecture, 48)
+    return {"swin": 64, "esr": 54}.get(architecture, 48)
+
+
+def small_options(architecture: str) -> dict:
+    """Return options with which an architecture is quick to build and run."""
+    return {"esr": {"branches": 3, "width": 8, "diversified": True}}.get(architecture, {})
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """Drawn faces: action units, pictures, splits and clips."""
 
 import itertools
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from fer_tf.data import drawn
 from fer_tf.data.drawn_face import outlines
 from fer_tf.data.drawn_tables import APEX, EXPRESSIONS, UNITS, sample_traits
-from fer_tf.labels import FER2013
+from fer_tf.labels import CIRCUMPLEX, FER2013
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +100,25 @@ def test_labels_follow_the_distributions():
     counts = np.bincount(faces.labels, minlength=7)
     assert counts.max() - counts.min() <= 1
     assert (faces.distributions.max(axis=1) < 0.9).mean() > 0.2  # mixed expressions
+
+
+def test_affect_follows_the_distributions():
+    faces = drawn.draw_faces(70, seed=3)
+    angry, happy = (faces.distributions[:, FER2013.index(emotion)] for emotion in ("angry", "happy"))
+    assert faces.affect.dtype == np.float32 and np.abs(faces.affect).max() <= 1
+    assert (faces.affect[happy > 0.6, 0] > 0.25).all() and (faces.affect[angry > 0.6, 0] < -0.05).all()
+    pure = drawn.draw_faces(7, mix=0.0)
+    np.testing.assert_allclose(pure.affect, [CIRCUMPLEX[FER2013[k]] for k in pure.labels], atol=1e-6)
+
+
+def test_affect_is_kept_checked_and_told():
+    splits = drawn.splits(n_train=14, n_valid=7, n_test=7)
+    rows = np.array([3, 1])
+    np.testing.assert_array_equal(splits.train.take(rows).affect, splits.train.affect[rows])
+    without = replace(splits, train=replace(splits.train, affect=None))
+    assert without.train.take(rows).affect is None and without.fingerprint != splits.fingerprint
+    with pytest.raises(ValueError, match=r"affect must be \(7, 2\).*with 14 values outside"):
+        replace(splits.test, affect=np.full((7, 2), 400.0))
 
 
 def test_without_mixing_the_distributions_are_pure():

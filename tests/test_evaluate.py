@@ -5,9 +5,9 @@ import pytest
 from sklearn import metrics
 
 from fer_tf import labels
-from fer_tf.calibration import calibration_bins, expected_calibration_error
+from fer_tf.calibration import calibration_bins, disagreement, expected_calibration_error
 from fer_tf.card import ModelCard
-from fer_tf.training.evaluate import judge, predict, report, wilson_interval
+from fer_tf.training.evaluate import affect_report, judge, predict, report, wilson_interval
 
 RNG = np.random.default_rng(0)
 LABELS = RNG.integers(0, 7, 500)
@@ -105,3 +105,34 @@ def test_a_model_in_another_label_order_is_judged_alike(tiny):
 def test_other_emotions_are_refused(tiny):
     with pytest.raises(ValueError, match="but the faces are labelled"):
         predict(Oracle(labels.FERPLUS), tiny.test)
+
+
+def test_branches_of_one_mind_and_of_two():
+    """Two branches, both sure of another emotion: their mean has entropy ln 2, each has none."""
+    sure, unsure = np.array([60.0, 0, 0]), np.zeros(3)
+    logits = np.array([[sure, sure[::-1]], [sure, sure], [unsure, unsure]])
+    information, dissent = disagreement(logits)
+    np.testing.assert_allclose(information, [np.log(2), 0, 0], atol=1e-6)
+    np.testing.assert_array_equal(dissent, [0.5, 0, 0])
+    with pytest.raises(ValueError, match="logits of every branch"):
+        disagreement(sure[None])
+
+
+def test_disagreement_by_hand():
+    """Probabilities (0.5, 0.5) and (0.9, 0.1): mean (0.7, 0.3), entropies 0.6109, and 0.6931 and 0.3251."""
+    information, dissent = disagreement(np.log([[[0.5, 0.5], [0.9, 0.1]]]))
+    assert information[0] == pytest.approx(0.6109 - (0.6931 + 0.3251) / 2, abs=1e-4) and dissent[0] == 0
+
+
+def test_affect_by_hand():
+    """Valence is off by 0.1 and shifted, arousal falls where it should rise."""
+    true = np.array([[0.0, -0.5], [0.5, 0.5], [1.0, 0.0]], np.float32)
+    found = affect_report(true * [1, -1] + [-0.1, 0], true)
+    assert found["valence"] == pytest.approx(
+        {"rmse": 0.1, "ccc": 2 * (1 / 6) / (1 / 6 + 1 / 6 + 0.01), "sign_agreement": 1.0}, rel=1e-5
+    )
+    assert found["arousal"] == pytest.approx({"rmse": np.sqrt(2 / 3), "ccc": -1.0, "sign_agreement": 0.0}, rel=1e-5)
+    assert found["mean_ccc"] == pytest.approx((found["valence"]["ccc"] - 1) / 2) and found["n"] == 3
+    assert affect_report(np.zeros((2, 2)), np.zeros((2, 2)))["valence"] == {"rmse": 0, "ccc": 0, "sign_agreement": 0}
+    with pytest.raises(ValueError, match=r"\(n, 2\) twice"):
+        affect_report(true[:, :1], true)

@@ -1,7 +1,7 @@
 import keras
 import numpy as np
 import pytest
-from conftest import small_size
+from conftest import small_options, small_size
 
 from fer_tf import labels, paths, zoo
 from fer_tf.card import ModelCard
@@ -15,7 +15,7 @@ CROPS = np.random.default_rng(0).integers(0, 256, (5, 48, 48, 3), dtype=np.uint8
 def engine(name: str) -> KerasEngine:
     keras.utils.set_random_seed(0)
     size = small_size(name)
-    model = zoo.build(name, emotions=7, image_size=size)
+    model = zoo.build(name, emotions=7, image_size=size, **small_options(name))
     return KerasEngine(model, ModelCard(name=name, architecture=name, emotions=labels.FER2013, image_size=size))
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from conftest import small_size
+from conftest import small_options, small_size
 
 from fer_tf import labels, zoo
 from fer_tf.card import ModelCard
@@ -20,7 +20,7 @@ def saved(folder, name: str, *, emotions=labels.FER2013, image_size: int | None 
     """Save an untrained network with a card, as a run folder has them."""
     keras.utils.set_random_seed(0)
     size = image_size or small_size(name)
-    model = zoo.build(name, emotions=len(emotions), image_size=size, **options)
+    model = zoo.build(name, emotions=len(emotions), image_size=size, **(small_options(name) | options))
     model.save(folder / "model.keras")
     card = ModelCard(name=f"toy {name}", architecture=name, emotions=emotions, image_size=size)
     card.save(folder / "card.json")

@@ -209,6 +209,78 @@ def test_a_run_killed_anywhere_ends_as_if_undisturbed(undisturbed, tiny, tmp_pat
     assert_same_end(undisturbed, tmp_path / "killed")
 
 
+ENSEMBLE = Recipe(
+    architecture="esr",
+    options={"branches": 2, "width": 2},
+    image_size=54,
+    batch_size=35,
+    branch_epochs=2,
+    epochs=2,
+    optimizer="sgd",
+    augmentation=Augmentation(flip=True, shift=0.0, rotate=0.0),
+)
+
+
+@pytest.fixture(scope="module")
+def ensemble(tiny, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "ensemble"
+    train(ENSEMBLE, tiny, folder)
+    return folder
+
+
+def test_an_ensemble_grows_branch_by_branch(ensemble):
+    history = pd.read_csv(ensemble / "history.csv")
+    assert list(history["phase"]) == ["branch_1", "branch_1", "fine", "fine"]
+    assert history["improved"][::2].all()  # selection starts anew with every branch
+    judged = json.loads((ensemble / "metrics.json").read_text())["valid"]
+    best = history[2:]["valid_accuracy"].idxmax()
+    assert judged["accuracy"] == pytest.approx(history["valid_accuracy"][best])
+    assert judged["nll"] == pytest.approx(history["valid_nll"][best], rel=1e-3)
+    assert history["loss"][1] < 1.5 * np.log(7) < history["loss"][2]  # of one branch, of two
+
+
+def test_a_killed_ensemble_resumes_to_the_same_end(ensemble, tiny, tmp_path, monkeypatch):
+    calls, kept, model = [], run.save_checkpoint, fit.build_model(ENSEMBLE, emotions=7)
+    start = {layer.name: layer.get_weights() for layer in model.layers if layer.weights}
+
+    def dies(*args):
+        calls.append(args)
+        if len(calls) == 2:
+            raise Killed
+        kept(*args)
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(run, "save_checkpoint", dies)
+        fit.fit(model, tiny, ENSEMBLE, tmp_path / "killed", report=lambda line: None)
+    assert run.load_progress(tmp_path / "killed").epoch == 1  # in the middle of branch_1
+    changed = {name for name in start if not np.array_equal(start[name][0], model.get_layer(name).get_weights()[0])}
+    assert {"base_conv_1", "branch_1_conv_4", "head_branch_1"} <= changed
+    assert not [name for name in changed if name.startswith(("branch_2", "head_branch_2", "head_affect"))]
+    train(ENSEMBLE, tiny, tmp_path / "killed")
+    assert_same_end(ensemble, tmp_path / "killed")
+
+
+def test_phases_follow_one_another():
+    planned = fit.phases(ENSEMBLE.with_(head_epochs=1), 3)
+    assert planned == [("head", 0, 1, 3), ("branch_1", 1, 3, 1), ("branch_2", 3, 5, 2), ("fine", 5, 7, 3)]
+    assert fit.phases(RECIPE, 0) == [("head", 0, 1, 0), ("fine", 1, 4, 0)]
+
+
+def test_only_an_ensemble_has_branches_to_train(tiny, tmp_path):
+    with pytest.raises(ValueError, match="one branch after another, but this lenet has none"):
+        train(RECIPE.with_(branch_epochs=1), tiny, tmp_path / "run")
+
+
+@pytest.mark.parametrize("targets", ["distribution", "multi_target"])
+def test_the_loss_of_branches_is_the_sum_of_theirs(targets):
+    rng = np.random.default_rng(0)
+    logits, votes = rng.normal(size=(5, 3, 7)).astype(np.float32), rng.dirichlet(np.ones(7), 5).astype(np.float32)
+    batch = np.stack([votes, np.eye(7, dtype=np.float32)[votes.argmax(axis=1)]], axis=1)
+    loss = fit.target_loss(Recipe(targets=targets, label_smoothing=0.1 if targets == "distribution" else 0.0))
+    expected = sum(keras.ops.convert_to_numpy(loss(batch, logits[:, k])) for k in range(3))
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(loss(batch, logits)), expected, rtol=1e-5)
+
+
 def test_a_kill_after_the_last_paper_leaves_a_finished_run(undisturbed, tiny, tmp_path):
     shutil.copytree(undisturbed, tmp_path / "killed")
     for name in ("checkpoint.npz", "lock"):
@@ -391,7 +463,7 @@ def test_the_loss_has_smoothing_and_nll_has_not(tiny, tmp_path):
     plain, smoothed = (pd.read_csv(tmp_path / name / "history.csv").iloc[0] for name in ("0.0", "0.9"))
     assert plain["loss"] == pytest.approx(plain["nll"], rel=1e-4)  # tiny's emotions are equally frequent
     assert smoothed["nll"] == pytest.approx(plain["nll"], rel=1e-4) and abs(smoothed["loss"] - plain["loss"]) > 0.01
-    line = fit.epoch_line(smoothed, recipe)
+    line = fit.epoch_line(smoothed, 1)
     assert f"valid nll {smoothed['valid_nll']:.3f}" in line
 
 
@@ -455,7 +527,7 @@ def test_labels_are_drawn_from_the_votes_by_seed_and_epoch(voted):
 def test_the_loss_of_every_mode(voted, targets):
     logits = np.random.default_rng(0).normal(size=(3, 7)).astype(np.float32)
     batch = Batches(voted, 32, batch_size=3, targets=targets)[0][1]
-    found = fit._loss(Recipe(targets=targets))(batch, keras.ops.convert_to_tensor(logits))
+    found = fit.target_loss(Recipe(targets=targets))(batch, keras.ops.convert_to_tensor(logits))
     p = softmax(logits)
     expected = -(batch[:, 0] * np.log(p)).sum(axis=1)
     if targets == "multi_target":
@@ -515,10 +587,10 @@ ONE_STEP = """
 import sys
 import numpy as np
 sys.path.insert(0, {tests!r})
-from conftest import small_size
+from conftest import small_options, small_size
 from fer_tf import zoo
 for name in {names}:
-    model = zoo.build(name, emotions=7, image_size=small_size(name))
+    model = zoo.build(name, emotions=7, image_size=small_size(name), **small_options(name))
     model.compile(optimizer="sgd", loss="mse", run_eagerly=True)  # nothing to wait for but the step itself
     before = [weight.copy() for weight in model.get_weights()]
     loss = model.train_on_batch(np.zeros((2, *model.input_shape[1:]), np.float32), np.ones((2, 7), np.float32))
@@ -529,7 +601,10 @@ for name in {names}:
 
 @pytest.mark.parametrize(
     ("backend", "names"),
-    [("torch", list(ARCHITECTURES)), ("jax", ["vgg", "vit"])],  # JAX compiles every shape: minutes for the large ones
+    [
+        ("torch", list(ARCHITECTURES)),
+        ("jax", ["vgg", "vit", "esr"]),
+    ],  # JAX compiles every shape: minutes for others
     ids=["torch", "jax"],
 )
 def test_architectures_train_a_step_on_other_backends(backend, names):

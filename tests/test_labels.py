@@ -22,4 +22,5 @@ def test_published_orders():
     assert sorted(map(labels.canonical, labels.FERPLUS_PUBLISHED)) == sorted(labels.FERPLUS)
     assert sorted(labels.RAFDB) == sorted(labels.FER2013)
     assert set(labels.COLOURS) == set(labels.FERPLUS)
+    assert set(labels.CIRCUMPLEX) == set(labels.FER2013)
     assert len(set(labels.COLOURS.values())) == len(labels.FERPLUS)

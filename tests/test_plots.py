@@ -51,6 +51,7 @@ ON_ONE = {  # figures on one Axes
     "probabilities": lambda ax=None: plots.probabilities(P[0], FER2013, ax=ax),
     "confusion": lambda ax=None: plots.confusion(MATRIX, FER2013, ax=ax),
     "per_emotion": lambda ax=None: plots.per_emotion(SHARES, ax=ax),
+    "valence_arousal": lambda ax=None: plots.valence_arousal(P[:, :2] * 2 - 1, TRUE, FER2013, ax=ax),
     "reliability": lambda ax=None: plots.reliability(P, TRUE, ax=ax),
     "compare_models": lambda ax=None: plots.compare_models(MODELS, ax=ax),
     "learning_curves": lambda ax=None: plots.learning_curves({"lenet": HISTORY, "vgg": HISTORY[:3]}, ax=ax),
@@ -135,6 +136,22 @@ def test_history_marks_the_best_epoch_and_shades_the_head_phase():
     assert legend == ["train", "valid", "head phase", "best, epoch 4"]
     shade = axes[1].patches[0].get_extents().transformed(axes[1].transData.inverted())
     assert (shade.x0, shade.x1) == pytest.approx((0.5, 2.5))
+
+
+def test_history_marks_where_a_branch_joins():
+    phases = ["branch_1", "branch_1", "branch_2", "fine", "fine"]
+    axes = plots.history(HISTORY.assign(phase=phases))
+    assert words(axes[0].figure.legends[0]) == ["train", "valid", "a branch joins", "best, epoch 4"]
+    assert [line.get_xdata()[0] for line in axes[1].lines if line.get_linestyle() == ":"] == [2.5, 3.5]
+
+
+def test_valence_and_arousal_name_the_mean_of_each_emotion_present():
+    affect, labels = np.array([[0.5, 0.5], [0.7, 0.1], [-0.5, -0.2]]), np.array([1, 1, 0])
+    ax = plots.valence_arousal(affect, labels, ("sad", "happy", "fear"))
+    assert {text.get_text(): text.xy for text in ax.texts} == {
+        "sad": pytest.approx((-0.5, -0.2)),
+        "happy": pytest.approx((0.6, 0.3)),
+    }
 
 
 def test_history_of_one_fine_epoch_has_no_head_phase():

@@ -1,6 +1,7 @@
 """Readers: FER2013's CSV files, FER+'s votes, folders of images, splits on disk; and what they refuse."""
 
 import csv
+import logging
 import os
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import pytest
 from PIL import Image
 
 from fer_tf import labels
-from fer_tf.data import fer2013, readers
+from fer_tf.data import affectnet, fer2013, readers
 from fer_tf.data.fer2013 import VOTES_COLUMNS, ferplus, read_faces, read_votes
 from fer_tf.data.folders import read_folder, tf_dataset
 from fer_tf.data.readers import load
@@ -455,6 +456,64 @@ def test_reads_odd_pictures_and_passes_over_litter(tmp_path):
     assert faces.images.shape == (8, 48, 48, 3)
     assert faces.images[1, :, :20].mean() < 30 and faces.images[1, :, 28:].mean() > 225
     np.testing.assert_array_equal(faces.images[4], np.asarray(picture(1)))
+
+
+# --- AffectNet ---
+
+
+def write_affectnet(root, *, each=3, test=False):
+    """Write `each` images of each of the eight emotions per split, in two numbered folders, and one of no face."""
+    for split in ("Training_Labeled", "Validation", *(["Test"] if test else [])):
+        for number in ("0", "1"):
+            (root / split / number).mkdir(parents=True)
+        for k in range(8 * each):
+            name = f"{split[:2]}_{k:04d}_{k % 8}_{100 * (k % 8) - 400}_{-5 * k}.jpg"
+            picture(k + 1000 * len(split)).save(root / split / str(k % 2) / name)
+        picture(0).save(root / split / "1" / f"{split[:2]}_none_10_-2000_-2000.jpg")
+    return root
+
+
+@pytest.mark.parametrize("test", [True, False])
+def test_reads_affectnet(test, tmp_path, caplog):
+    with caplog.at_level(logging.INFO):
+        splits = load(write_affectnet(tmp_path / "AffectNet", each=4, test=test), image_size=32)
+    sizes = {split: len(faces) for split, faces in splits.items()}
+    assert sizes == ({"train": 32, "valid": 32, "test": 32} if test else {"train": 24, "valid": 32, "test": 8})
+    assert "Training_Labeled: 1 images without one of the eight emotions are left out (no face 1)" in caplog.text
+    assert splits.emotions == labels.FERPLUS and splits.terms.startswith("AffectNet")
+    row = next(i for i, name in enumerate(splits.valid.ids) if name == "Validation/1/Va_0013_5_100_-65.jpg")
+    assert splits.emotions[splits.valid.labels[row]] == "disgust"  # AffectNet's 5
+    assert splits.valid.affect[row] == pytest.approx([0.1, -0.065])
+    assert not set(splits.train.ids) & set(splits.test.ids)
+
+
+def test_a_limit_of_affectnet_reads_only_the_chosen(tmp_path, monkeypatch):
+    read, kept = [], affectnet.read_image
+    monkeypatch.setattr(affectnet, "read_image", lambda path: read.append(path) or kept(path))
+    splits = load(write_affectnet(tmp_path), image_size=16, limit=8)
+    assert [len(faces) for _, faces in splits.items()] == [8, 8, 8] and len(read) == 24
+    assert set(splits.train.labels) == set(range(8)) and set(splits.train.ids) < set(load(tmp_path).train.ids)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("a.jpg", r"0/a\.jpg: expected a name such as a1b2_6_-400_550\.jpg.*found 'a\.jpg'"),
+        ("a_1_0.5_100.jpg", "expected a name such as"),
+        ("a_11_0_0.jpg", r"expected an emotion of 0\.\.10, found 11"),
+        ("a_1_-2000_-2000.jpg", r"-1000\.\.1000, found -2000 and -2000"),
+    ],
+)
+def test_refuses_names_that_do_not_parse(name, words, tmp_path):
+    picture(0).save(write_affectnet(tmp_path) / "Validation" / "0" / name)
+    with pytest.raises(ValueError, match=words):
+        load(tmp_path)
+
+
+def test_affectnet_needs_both_folders(tmp_path):
+    (write_affectnet(tmp_path) / "Validation").rename(tmp_path / "Val")
+    with pytest.raises(FileNotFoundError, match="has no Validation"):
+        load(tmp_path)
 
 
 # --- splits ---

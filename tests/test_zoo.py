@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from conftest import small_size
+from conftest import small_options, small_size
 
 from fer_tf import zoo
 
@@ -11,7 +11,7 @@ NAMES = list(zoo.ARCHITECTURES)
 def test_rgb_in_logits_out_judged_in_grey(name):
     """A colour picture and its luma give the same logits: 0.299 R + 0.587 G + 0.114 B (ITU-R BT.601)."""
     size = small_size(name)
-    model = zoo.build(name, emotions=5, image_size=size)
+    model = zoo.build(name, emotions=5, image_size=size, **small_options(name))
     crops = np.random.default_rng(0).integers(0, 256, (3, size, size, 3), dtype=np.uint8)
     logits = model.predict(crops, verbose=0)
     assert logits.shape == (3, 5) and logits.dtype == np.float32 and np.isfinite(logits).all()
@@ -50,6 +50,8 @@ def test_the_registry_names_a_layer_with_a_map_and_a_head(name):
         (lambda: zoo.build("vit", emotions=7, size="huge"), ValueError, "known are tiny, small, base"),
         (lambda: zoo.build("vit", emotions=7, image_size=50), ValueError, "take image_size 48 or 54"),
         (lambda: zoo.build("swin", emotions=7, image_size=48), ValueError, "a multiple of 32, got 48"),
+        (lambda: zoo.build("esr", emotions=7, image_size=53), ValueError, "need image_size 54 or more, got 53"),
+        (lambda: zoo.build("esr", emotions=7, weights="imagenet"), ValueError, "no pretrained weights"),
         (lambda: zoo.build("efficientnet_b4", emotions=7, size="b0"), ValueError, "has no option size"),
         (lambda: zoo.build("lenet", emotions=7, image_size=16), ValueError, "32 to 256 px, got 16"),
         (lambda: zoo.build("lenet", emotions=7, depth=3), ValueError, "has no option depth; it has"),

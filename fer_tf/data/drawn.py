@@ -13,7 +13,7 @@ from fer_tf.data.drawn_clip import DrawnClip, draw_clip
 from fer_tf.data.drawn_paint import paint
 from fer_tf.data.drawn_tables import APEX, sample_traits
 from fer_tf.data.labelled import LabelledFaces, Splits
-from fer_tf.labels import FER2013
+from fer_tf.labels import CIRCUMPLEX, FER2013
 
 __all__ = ["TERMS", "DrawnClip", "draw_clip", "draw_faces", "splits"]
 
@@ -21,6 +21,7 @@ TERMS = "Drawings made by this program, no photographs and no real people; no ri
 SIZES = (48, 224)  # smallest and largest side in pixels
 OVERSAMPLING = 2  # faces are painted larger, then averaged
 CHUNK = 64  # faces painted at a time, which bounds the memory
+PLANE = np.array([CIRCUMPLEX[emotion] for emotion in FER2013])  # (emotions, 2): valence, arousal
 
 
 def splits(*, size: int = 48, n_train: int = 4000, n_valid: int = 800, n_test: int = 800, seed: int = 0) -> Splits:
@@ -37,6 +38,7 @@ def draw_faces(n: int, *, size: int = 48, seed: int | np.random.SeedSequence = 0
     """Draw n faces, as evenly spread over FER2013's 7 emotions as n allows, in random order.
 
     The label distribution of a face is what its muscles do: shares of a main emotion, of a second one and of neutral.
+    Its affect is the mean of `labels.CIRCUMPLEX` by these shares.
     size  side in pixels, 48..224
     mix   0 draws pure expressions at their apex, 1 leaves the main emotion a share of 0.5 to 1
     Raises ValueError for other numbers.
@@ -57,7 +59,12 @@ def draw_faces(n: int, *, size: int = 48, seed: int | np.random.SeedSequence = 0
         part = slice(start, start + CHUNK)
         _draw(images[part], traits[part], units[part], rng)
     return LabelledFaces(
-        images=images, labels=labels, emotions=FER2013, ids=np.arange(n), distributions=distributions.astype(np.float32)
+        images=images,
+        labels=labels,
+        emotions=FER2013,
+        ids=np.arange(n),
+        distributions=distributions.astype(np.float32),
+        affect=(distributions @ PLANE).astype(np.float32),
     )
 
 

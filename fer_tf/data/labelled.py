@@ -19,6 +19,7 @@ class LabelledFaces:
     emotions       names in label order
     ids            (n,) str or int: file name or row number, unique within the data set
     distributions  float32 (n, emotions), rows sum to 1: annotators' votes, or None
+    affect         float32 (n, 2): valence and arousal in -1..1, or None
     """
 
     images: np.ndarray
@@ -26,6 +27,7 @@ class LabelledFaces:
     emotions: tuple[str, ...]
     ids: np.ndarray
     distributions: np.ndarray | None = None
+    affect: np.ndarray | None = None
 
     def __post_init__(self):
         if self.images.dtype != np.uint8 or self.images.ndim != 4 or self.images.shape[3] not in (1, 3):
@@ -34,7 +36,7 @@ class LabelledFaces:
         if self.images.shape[1] != self.images.shape[2]:
             raise ValueError(f"images must be square, got {self.images.shape}")
         n = len(self.images)
-        for name in ("labels", "ids", "distributions"):
+        for name in ("labels", "ids", "distributions", "affect"):
             value = getattr(self, name)
             if value is not None and len(value) != n:
                 raise ValueError(f"{name} {np.shape(value)} must have one row per image, images is {self.images.shape}")
@@ -43,6 +45,11 @@ class LabelledFaces:
             raise ValueError(f"labels must lie in 0..{len(self.emotions) - 1}, got {found}")
         if self.distributions is not None and self.distributions.shape != (n, len(self.emotions)):
             raise ValueError(f"distributions must be {(n, len(self.emotions))}, got {self.distributions.shape}")
+        if self.affect is not None and (self.affect.shape != (n, 2) or not (np.abs(self.affect) <= 1).all()):
+            raise ValueError(
+                f"affect must be {(n, 2)}, valence and arousal in -1..1, got {self.affect.shape} "
+                f"with {(~(np.abs(self.affect) <= 1)).sum()} values outside"
+            )
 
     def __len__(self) -> int:
         return len(self.images)
@@ -54,9 +61,8 @@ class LabelledFaces:
 
     def take(self, index: np.ndarray) -> "LabelledFaces":
         """Return the rows that `index` (integers, a slice or a mask) selects."""
-        votes = None if self.distributions is None else self.distributions[index]
-        rows = {name: getattr(self, name)[index] for name in ("images", "labels", "ids")}
-        return replace(self, **rows, distributions=votes)
+        arrays = {name: getattr(self, name) for name in ("images", "labels", "ids", "distributions", "affect")}
+        return replace(self, **{name: rows[index] for name, rows in arrays.items() if rows is not None})
 
     def crops(self, image_size: int, index=slice(None)) -> np.ndarray:
         """Return uint8 (n, image_size, image_size, 3) RGB: what every model and engine takes."""
@@ -101,14 +107,15 @@ class Splits:
 
     @cached_property
     def fingerprint(self) -> str:
-        """16 hex digits over every pixel, label, vote and split: equal only for equal data."""
+        """16 hex digits over every pixel, label, vote, affect and split: equal only for equal data."""
         digest = hashlib.blake2b(digest_size=8)
         for split, faces in self.items():
             digest.update(f"{split} {faces.emotions} {faces.images.shape}".encode())
             digest.update(faces.hashes.tobytes())
             digest.update(np.ascontiguousarray(faces.labels, dtype="<i8"))
-            if faces.distributions is not None:
-                digest.update(np.ascontiguousarray(faces.distributions, dtype="<f4"))
+            for told in (faces.distributions, faces.affect):
+                if told is not None:
+                    digest.update(np.ascontiguousarray(told, dtype="<f4"))
         return digest.hexdigest()
 
     @cached_property

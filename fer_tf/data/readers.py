@@ -7,6 +7,7 @@ import numpy as np
 
 from fer_tf import labels as names
 from fer_tf import paths
+from fer_tf.data.affectnet import is_affectnet, read_affectnet
 from fer_tf.data.fer2013 import SIZE, ferplus, is_published, read_faces, read_votes
 from fer_tf.data.folders import emotion_folders, read_folder, split_folders
 from fer_tf.data.labelled import LabelledFaces, Splits
@@ -33,7 +34,8 @@ def load(
     """Return a data set cut into train, valid and test.
 
     dataset        "drawn", "fer2013", "ferplus", or the path of a CSV like FER2013's or of a folder of images: one
-                   folder per emotion, alone or under train/, test/ and valid/ (or train_new/ and val_new/)
+                   folder per emotion, alone or under train/, test/ and valid/ (or train_new/ and val_new/), or
+                   AffectNet's, see `affectnet.read_affectnet`
     labels         whose labels a CSV gets, one of `LABELS`; "auto" is fer2013, for "ferplus" ferplus-majority
     image_size     side in pixels to which faces are drawn and folders are read; FER2013's stay at 48 (`crops` resizes)
     seed           of the drawing, of splits that the data set lacks, and of `limit`
@@ -54,6 +56,8 @@ def load(
         from fer_tf.data import drawn
 
         splits = drawn.splits(size=min(image_size, drawn.SIZES[1]), seed=seed, **drawn_options)
+    elif is_affectnet(Path(dataset)):
+        return read_affectnet(Path(dataset), image_size=image_size, seed=seed, limit=limit)
     else:
         splits = _folder_splits(Path(dataset), image_size, seed)
     if limit is None:

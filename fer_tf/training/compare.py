@@ -21,7 +21,8 @@ class Run:
     """What a finished run left behind.
 
     history      pandas table, one row per epoch
-    metrics      split -> `Report.to_dict()`; splits are valid, valid_clean, test, test_clean, those that have rows
+    metrics      split -> `Report.to_dict()`; splits are valid, valid_clean, test, test_clean, those that have rows;
+                 "affect" -> split -> `evaluate.affect_report`, where a run trained it
     predictions  "<split>_logits" float32 (n, emotions), "<split>_labels" int64 (n,), "<split>_clean" bool (n,)
     parameters   numbers in the saved network, moving averages included; None where there is no model.keras
     """

@@ -106,6 +106,34 @@ def judge(engine, data: Splits, *, on_batch=None) -> tuple[dict[str, Report], di
     return reports, predictions
 
 
+def affect_report(predicted: np.ndarray, true: np.ndarray) -> dict:
+    """Judge valence and arousal, float (n, 2) in -1..1 each.
+
+    Returns n, mean_ccc and, for "valence" and for "arousal":
+    rmse            root of the mean squared error
+    ccc             concordance correlation coefficient (Lin 1989), 1 only where every value is met; 0 if nothing varies
+    sign_agreement  share of the rows whose sign is met; those that are exactly 0 have none and do not count
+    """
+    if predicted.shape != true.shape or true.shape[1:] != (2,) or not len(true):
+        raise ValueError(f"affect must be (n, 2) twice with n above 0, got {predicted.shape} and {true.shape}")
+    columns = ("valence", predicted[:, 0], true[:, 0]), ("arousal", predicted[:, 1], true[:, 1])
+    judged = {name: _agreement(a.astype(np.float64), b.astype(np.float64)) for name, a, b in columns}
+    return {"n": len(true), "mean_ccc": (judged["valence"]["ccc"] + judged["arousal"]["ccc"]) / 2} | judged
+
+
+def judge_affect(engine, data: Splits) -> tuple[dict, dict[str, np.ndarray]]:
+    """Judge an engine's output "affect" on valid and test; return figures by split and predictions.
+
+    predictions  "<split>_affect" and "<split>_affect_true", float32 (n, 2)
+    """
+    figures, predictions = {}, {}
+    for split, faces in (("valid", data.valid), ("test", data.test)):
+        found = engine.run(faces.crops(engine.card.image_size))["affect"]
+        figures[split] = affect_report(found, faces.affect)
+        predictions |= {f"{split}_affect": found, f"{split}_affect_true": faces.affect}
+    return figures, predictions
+
+
 def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, *, emotions: int) -> np.ndarray:
     """Return int64 (emotions, emotions) counts: rows true, columns predicted."""
     return np.bincount(labels * emotions + predicted, minlength=emotions**2).reshape(emotions, emotions)
@@ -117,6 +145,18 @@ def wilson_interval(hits: int, n: int) -> tuple[float, float]:
     centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z / (1 + z**2 / n) * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
     return float(centre - half), float(centre + half)
+
+
+def _agreement(predicted: np.ndarray, true: np.ndarray) -> dict[str, float]:
+    """Return rmse, ccc and sign agreement of two columns (n,)."""
+    covariance = np.mean((predicted - predicted.mean()) * (true - true.mean()))
+    spread = predicted.var() + true.var() + (predicted.mean() - true.mean()) ** 2
+    signed = true != 0
+    return {
+        "rmse": float(np.sqrt(np.mean((predicted - true) ** 2))),
+        "ccc": float(2 * covariance / spread) if spread > 0 else 0.0,
+        "sign_agreement": float(np.mean(np.sign(predicted[signed]) == np.sign(true[signed]))) if signed.any() else 0.0,
+    }
 
 
 def _shares(confusion: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

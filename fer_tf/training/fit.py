@@ -1,5 +1,10 @@
 """`fit`: trains a model by a recipe into a run folder. Keras 3 only, so any backend; a killed run resumes.
 
+An ensemble (`zoo.branches`) is judged by the mean of its branches' logits, and its loss is the sum of theirs. It may
+grow branch by branch (Siqueira et al. 2020): every branch is trained for `Recipe.branch_epochs` together with those
+before it, then the next joins them. All train at one rate; in the published code the new branch learns ten times as
+fast as what was there before it.
+
 The folder holds recipe.json, data.json, model.keras (the selected weights), history.csv, log.txt, tensorboard/,
 predictions.npz, card.json and metrics.json; while training also checkpoint.npz, the whole state after the last epoch,
 and lock.
@@ -8,7 +13,9 @@ and lock.
 import logging
 import time
 from contextlib import closing
+from itertools import accumulate
 from pathlib import Path
+from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -48,6 +55,11 @@ def fit(
         folder.write_log(run_dir, line, once=once)
         report(line)
 
+    if recipe.branch_epochs and len(zoo.branches(model)) < 2:
+        raise ValueError(
+            f"branch_epochs trains one branch after another, but this {recipe.architecture} has "
+            f"{len(zoo.branches(model)) or 'none'}: leave it 0"
+        )
     names = [layer.name for layer in zoo.backbone_layers(model) if layer.weights]
     for prefix in recipe.unfreeze:
         if not any(name.startswith(prefix) for name in names):
@@ -62,58 +74,80 @@ def fit(
     return card
 
 
+class Phase(NamedTuple):
+    """A part of a run: the epochs after `first` up to `last`, with so many branches; 0 in a model that has none."""
+
+    name: str
+    first: int
+    last: int
+    branches: int
+
+
+def phases(recipe: Recipe, branches: int) -> list[Phase]:
+    """Return head, branch_1, branch_2 and so on, fine; one may have no epochs. All `branches` are in head and fine."""
+    growing = {f"branch_{k}": k for k in range(1, branches)}
+    present = {"head": branches, **growing, "fine": branches}
+    epochs = {"head": recipe.head_epochs, **dict.fromkeys(growing, recipe.branch_epochs), "fine": recipe.epochs}
+    ends = accumulate(epochs.values())
+    return [Phase(name, end - epochs[name], end, k) for (name, k), end in zip(present.items(), ends, strict=True)]
+
+
 def _train(model: keras.Model, data: Splits, recipe: Recipe, run_dir: Path, *, log, on_step) -> Progress:
     """Run the epochs that are left. The checkpoint comes first: what a kill keeps from following it, a resume adds."""
-    trainer, steps = _with_augmentation(model, recipe), -(-len(data.train) // recipe.batch_size)
-    progress = run.load_progress(run_dir)
+    keras.utils.set_random_seed(recipe.seed)  # the augmentation's own seeds come from here
+    augmentation, steps = augmentation_layers(recipe.augmentation), -(-len(data.train) // recipe.batch_size)
+    variables = [variable for layer in (*augmentation, model) for variable in layer.variables]
+    plan, progress = phases(recipe, len(zoo.branches(model))), run.load_progress(run_dir)
+    total = plan[-1].last
     if progress.epoch:
-        run.restore(run_dir, trainer.variables, "model")
+        run.restore(run_dir, variables, "model")
         if progress.best_epoch == progress.epoch:
             run.save_model(model, run_dir / "model.keras")
-        log(epoch_line(progress.history[-1], recipe), once=True)
+        log(epoch_line(progress.history[-1], total), once=True)
         log(f"resumed after epoch {progress.epoch}")
-    phases = ("head", 0, recipe.head_epochs), ("fine", recipe.head_epochs, recipe.head_epochs + recipe.epochs)
     with closing(run.Board(run_dir, progress.history)) as board:
-        for phase, first, last in phases:
-            if progress.epoch >= last:
+        for phase in plan:
+            if progress.epoch >= phase.last:
                 continue
-            _prepare(trainer, model, recipe, phase=phase, steps=steps)
-            if progress.epoch > first:
+            stage = _stage(model, phase.branches)
+            trainer = with_augmentation(stage, augmentation)
+            _prepare(trainer, model, recipe, phase=phase.name, steps=steps)
+            if progress.epoch > phase.first:
                 run.restore(run_dir, trainer.optimizer.variables, "optimizer")
-            while progress.epoch < last and not finished_early(progress, recipe):
-                if phase == "fine" and recipe.schedule == "plateau":
+            while progress.epoch < phase.last and not finished_early(progress, recipe):
+                if phase.name == "fine" and recipe.schedule == "plateau":
                     trainer.optimizer.learning_rate = recipe.learning_rate * recipe.gamma**progress.rate_drops
-                about = {"epoch": progress.epoch + 1, "phase": phase}
-                row = about | _epoch(trainer, model, data, recipe, **about, on_step=on_step)
+                about = {"epoch": progress.epoch + 1, "phase": phase.name}
+                row = about | _epoch(trainer, stage, data, recipe, **about, total=total, on_step=on_step)
                 progress = advance(progress, row, recipe)
-                run.save_checkpoint(run_dir, trainer, progress)
+                run.save_checkpoint(run_dir, variables, trainer.optimizer.variables, progress)
                 if progress.best_epoch == progress.epoch:
                     run.save_model(model, run_dir / "model.keras")
                 run.write_history(run_dir, progress.history)
                 board.add(progress.history[-1])
-                log(epoch_line(progress.history[-1], recipe))
+                log(epoch_line(progress.history[-1], total))
     return progress
 
 
-def _epoch(trainer, model: keras.Model, data: Splits, recipe: Recipe, *, epoch: int, phase: str, on_step) -> dict:
+def _epoch(trainer, stage: keras.Model, data: Splits, recipe: Recipe, *, epoch, phase, total: int, on_step) -> dict:
     """Train one epoch, in an order that only seed and epoch decide, judge on valid; return the history's columns.
 
     `loss` is what training minimises, with label smoothing, class weights and votes; `nll`, accuracy and macro-F1 are
     those of the labels, whatever the targets, on train as on valid; the learning rate is the higher one of start and
     end. Raises ValueError if the loss or a logit is not finite.
     """
-    batching = {"image_size": model.input_shape[1], "batch_size": recipe.batch_size}
+    batching = {"image_size": stage.input_shape[1], "batch_size": recipe.batch_size}
     weights = balanced_weights(data.train) if recipe.class_weight == "balanced" else None
     order = np.random.default_rng((recipe.seed, epoch)).permutation(len(data.train))
     drawing = {"targets": recipe.targets, "seed": (recipe.seed, epoch, 1)}  # 1: not the numbers of the order
     batches = Batches(data.train, weights=weights, order=order, **drawing, **batching)
-    done, steps = (epoch - 1) * len(batches), (recipe.head_epochs + recipe.epochs) * len(batches)
+    done, steps = (epoch - 1) * len(batches), total * len(batches)
     tell = keras.callbacks.LambdaCallback(on_train_batch_end=lambda i, logs: on_step and on_step(done + i + 1, steps))
     rate, start = _rate(trainer), time.perf_counter()
     fitted = trainer.fit(batches, epochs=1, shuffle=False, verbose=0, callbacks=[tell])
     trained = time.perf_counter()
     train = {name: fitted.history[name][-1] for name in ("loss", "nll", "accuracy", "macro_f1")}
-    logits = model.predict(Batches(data.valid, **batching), verbose=0)
+    logits = keras.ops.convert_to_numpy(together(stage.predict(Batches(data.valid, **batching), verbose=0)))
     if not (np.isfinite(train["loss"]) and np.isfinite(logits).all()):
         raise ValueError(_diverged(recipe, epoch=epoch, phase=phase))
     judged = evaluate.report(logits, data.valid.labels, data.emotions)
@@ -157,23 +191,29 @@ def augmentation_layers(augmentation: Augmentation) -> list[keras.layers.Layer]:
     return [make() for make, wanted in choices.items() if wanted]
 
 
-def _with_augmentation(model: keras.Model, recipe: Recipe) -> keras.Model:
-    """Return augmentation followed by `model`, sharing its variables; `model` itself stays free of it."""
-    keras.utils.set_random_seed(recipe.seed)  # the layers' own seeds come from here
-    crops = keras.Input(model.input_shape[1:])
+def with_augmentation(stage: keras.Model, layers: list[keras.layers.Layer]) -> keras.Model:
+    """Return augmentation followed by `stage`, sharing its variables; `stage` itself stays free of it."""
+    crops = keras.Input(stage.input_shape[1:])
     x = crops
-    for layer in augmentation_layers(recipe.augmentation):
+    for layer in layers:
         x = layer(x)
-    return keras.Model(crops, model(x), name="trainer")
+    return keras.Model(crops, stage(x), name="trainer")
+
+
+def _stage(model: keras.Model, branches: int) -> keras.Model:
+    """Return what a phase trains: crops -> the logits of the first `branches` (n, branches, emotions), or `model`."""
+    if not branches:
+        return model
+    return keras.Model(model.input, keras.ops.stack(zoo.branches(model)[:branches], axis=1))
 
 
 def _prepare(trainer: keras.Model, model: keras.Model, recipe: Recipe, *, phase: str, steps: int) -> None:
     """Freeze or free the backbone, then compile with the phase's optimizer."""
     for layer in zoo.backbone_layers(model):
-        layer.trainable = phase == "fine" and (not recipe.unfreeze or layer.name.startswith(tuple(recipe.unfreeze)))
+        layer.trainable = phase != "head" and (not recipe.unfreeze or layer.name.startswith(tuple(recipe.unfreeze)))
     trainer.compile(
         optimizer=_optimizer(recipe, phase=phase, steps=steps),
-        loss=_loss(recipe),
+        loss=target_loss(recipe),
         metrics=label_metrics(),
     )
     trainer.optimizer.build(trainer.trainable_variables)
@@ -200,24 +240,41 @@ def _optimizer(recipe: Recipe, *, phase: str, steps: int) -> keras.optimizers.Op
     return {"adam": keras.optimizers.Adam, "adamw": keras.optimizers.AdamW}[recipe.optimizer](**shared)
 
 
-def _loss(recipe: Recipe):
-    """Return what gives the losses (n,) from targets (n, 2, emotions), as `Batches` has them, and logits."""
+def target_loss(recipe: Recipe):
+    """Return what gives the losses (n,) from targets (n, 2, emotions), as `Batches` has them, and logits.
+
+    Of the logits of branches (n, branches, emotions) each is judged by itself; their losses add up.
+    """
 
     def cross_entropy(targets, logits):
         smoothing = {"from_logits": True, "label_smoothing": recipe.label_smoothing}
-        return keras.losses.categorical_crossentropy(targets[:, 0], logits, **smoothing)
+        return keras.losses.categorical_crossentropy(targets, logits, **smoothing)
 
     def nearest_right(targets, logits):
-        wrong = keras.ops.where(targets[:, 0] > 0, 0.0, -np.inf)
+        wrong = keras.ops.where(targets > 0, 0.0, -np.inf)
         return -keras.ops.max(keras.ops.log_softmax(logits) + wrong, axis=-1)
 
-    return nearest_right if recipe.targets == "multi_target" else cross_entropy
+    judge = nearest_right if recipe.targets == "multi_target" else cross_entropy
+
+    def loss(targets, logits):
+        if len(logits.shape) == 2:
+            return judge(targets[:, 0], logits)
+        shared = keras.ops.repeat(targets[:, :1], logits.shape[1], axis=1)  # (n, branches, emotions)
+        return keras.ops.sum(judge(shared, logits), axis=1)
+
+    return loss
+
+
+def together(logits):
+    """Return logits (n, emotions): as they are, or the mean of those of branches (n, branches, emotions)."""
+    return logits if len(logits.shape) == 2 else keras.ops.mean(logits, axis=1)
 
 
 def label_metrics() -> list[keras.metrics.Metric]:
     """Return what train shares with valid: nll, accuracy and macro_f1 of logits (n, emotions) as a `Report` has them.
 
-    They take targets (n, 2, emotions) as `Batches` has them and look at the label alone.
+    They take targets (n, 2, emotions) as `Batches` has them and look at the label alone; branches (n, branches,
+    emotions) are taken together.
     """
     return [
         keras.metrics.MeanMetricWrapper(_nll, name="nll"),
@@ -230,23 +287,25 @@ class MacroF1(keras.metrics.F1Score):
     """F1 against the label."""
 
     def update_state(self, y_true, y_pred, sample_weight=None):
-        super().update_state(y_true[:, 1], y_pred, sample_weight)
+        super().update_state(y_true[:, 1], together(y_pred), sample_weight)
 
 
 def _nll(targets, logits):
     """Return (n,): negative log-likelihood of the label in nats, without smoothing, class weights and votes."""
-    return keras.losses.categorical_crossentropy(targets[:, 1], logits, from_logits=True)
+    return keras.losses.categorical_crossentropy(targets[:, 1], together(logits), from_logits=True)
 
 
 def _hit(targets, logits):
     """Return (n,): 1 where the largest logit is the label's."""
-    return keras.metrics.categorical_accuracy(targets[:, 1], logits)
+    return keras.metrics.categorical_accuracy(targets[:, 1], together(logits))
 
 
 def advance(progress: Progress, row: dict, recipe: Recipe) -> Progress:
     """Return the progress after an epoch: is it the best, has patience run out, does the plateau schedule drop?"""
     value = row[f"valid_{recipe.monitor}"] * (-1 if recipe.monitor == "nll" else 1)
-    improved = progress.best is None or value > progress.best
+    before = progress.history[-1]["phase"] if progress.history else row["phase"]
+    another = before != row["phase"] and (before, row["phase"]) != ("head", "fine")  # a new branch is another network
+    improved = another or progress.best is None or value > progress.best
     waiting = int(row["phase"] == "fine" and not improved)
     wait = (progress.wait + 1) * waiting
     rate_wait = (progress.rate_wait + 1) * waiting
@@ -269,13 +328,12 @@ def finished_early(progress: Progress, recipe: Recipe) -> bool:
     return progress.stopped_at is not None and progress.epoch >= progress.stopped_at + recipe.extra_epochs
 
 
-def epoch_line(row: dict, recipe: Recipe) -> str:
-    """Return one epoch as a line of the log: what is alike on train and valid; `loss` stands in history.csv."""
+def epoch_line(row: dict, total: int) -> str:
+    """Return one epoch of `total` as a line of the log: what is alike on train and valid; `loss` is in history.csv."""
     shares = "  ".join(
         f"{split} nll {row[p + 'nll']:.3f} acc {row[p + 'accuracy']:.1%} F1 {row[p + 'macro_f1']:.1%}"
         for split, p in (("train", ""), ("valid", "valid_"))
     )
-    total = recipe.head_epochs + recipe.epochs
     return (
         f"epoch {row['epoch']:>3}/{total} {row['phase']}  {shares}  "
         f"rate {row['learning_rate']:.2g}  {row['seconds']:.0f} s{'  improved' if row['improved'] else ''}"

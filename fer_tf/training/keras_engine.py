@@ -1,5 +1,6 @@
 """`KerasEngine`: a `.keras` file behind the same two members as every inference engine."""
 
+from functools import cached_property
 from pathlib import Path
 from zipfile import BadZipFile, is_zipfile
 
@@ -37,10 +38,13 @@ class KerasEngine:
 
     def run(self, crops: np.ndarray) -> dict[str, np.ndarray]:
         """Return every output by name, float32 (n, ...)."""
-        return {
-            name: self._predict(keras.Model(self.model.input, output), crops)
-            for name, output in self.model_outputs.items()
-        }
+        if len(crops):
+            return self._predict(self._every_output, crops)
+        return {name: np.empty((0, *output.shape[1:]), np.float32) for name, output in self.model_outputs.items()}
+
+    @cached_property
+    def _every_output(self) -> keras.Model:
+        return keras.Model(self.model.input, self.model_outputs)
 
     def extract_features(self, crops: np.ndarray) -> np.ndarray:
         """Return what the head works on, float32 (n, c): the backbone's features, pooled or flattened."""

@@ -43,6 +43,8 @@ class Augmentation:
 class Recipe:
     """The choices of a run: a head phase with the backbone frozen, then a fine phase with everything trained.
 
+    Between them an ensemble may grow branch by branch.
+
     dataset, labels,   what `fer_tf.data.readers.load` takes; dataset is empty where the caller brings the data. The
     data_seed          seed of the data is not that of the training: runs of several seeds share their faces
     architecture       a name of `fer_tf.zoo.ARCHITECTURES`; `options` are its own, such as dropout
@@ -50,6 +52,7 @@ class Recipe:
     notice             origin and licence of these weights; it goes into the card
     unfreeze           which backbone layers the fine phase trains, by how their names begin, such as ["conv4", "conv5"]
                        of resnet50; empty is all
+    branch_epochs      of an ensemble: epochs for each branch before the next one joins; the fine phase trains all
     targets            "labels" (one-hot), "distribution", "probability" or "multi_target" (annotators' votes, in the
                        ways that `batches` describes), or "auto": "distribution" where train carries votes, else
                        "labels"; a run's recipe.json and card say which it was
@@ -74,6 +77,7 @@ class Recipe:
     batch_size: int = 64
     head_epochs: int = 0
     head_learning_rate: float = 1e-3
+    branch_epochs: int = 0
     epochs: int = 20
     learning_rate: float = 1e-3
     optimizer: str = "adamw"
@@ -99,9 +103,11 @@ class Recipe:
             _check_type(f.name, f.type, getattr(self, f.name))
         for name in ("batch_size", "step_size", "plateau_patience"):
             _check(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
-        for name in ("head_epochs", "epochs", "extra_epochs", "weight_decay", "warmup_epochs", "seed", "data_seed"):
+        counts = "head_epochs", "branch_epochs", "epochs", "extra_epochs", "seed", "data_seed"
+        for name in (*counts, "weight_decay", "warmup_epochs"):
             _check(getattr(self, name) >= 0, name, "0 or more", getattr(self, name))
         _check(self.head_epochs + self.epochs >= 1, "epochs", "at least 1 with head_epochs", self.epochs)
+        _check(self.epochs >= min(self.branch_epochs, 1), "epochs", "at least 1 after branch_epochs", self.epochs)
         for name in ("learning_rate", "head_learning_rate"):
             _check(getattr(self, name) > 0, name, "above 0", getattr(self, name))
         _check(0 < self.gamma <= 1, "gamma", "above 0 and at most 1", self.gamma)

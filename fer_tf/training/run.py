@@ -16,7 +16,7 @@ import numpy as np
 from fer_tf.card import ModelCard, describe_file
 from fer_tf.data.labelled import Splits
 from fer_tf.files import partial_path, settled, write_atomically
-from fer_tf.training.evaluate import judge
+from fer_tf.training.evaluate import judge, judge_affect
 from fer_tf.training.keras_engine import KerasEngine
 from fer_tf.training.recipe import Recipe
 
@@ -43,10 +43,10 @@ class Progress:
     history: list = field(default_factory=list)
 
 
-def save_checkpoint(run_dir: Path, trainer: keras.Model, progress: Progress) -> None:
-    """Write model, random states, optimizer and progress as one file, atomically."""
-    state = {f"model_{i}": v for i, v in enumerate(trainer.variables)}
-    state |= {f"optimizer_{i}": v for i, v in enumerate(trainer.optimizer.variables)}
+def save_checkpoint(run_dir: Path, variables: list, optimizer: list, progress: Progress) -> None:
+    """Write the variables of model and random states, those of the optimizer, and progress as one file, atomically."""
+    state = {f"model_{i}": v for i, v in enumerate(variables)}
+    state |= {f"optimizer_{i}": v for i, v in enumerate(optimizer)}
     buffer = io.BytesIO()
     np.savez(
         buffer, progress=json.dumps(asdict(progress)), **{k: keras.ops.convert_to_numpy(v) for k, v in state.items()}
@@ -115,8 +115,11 @@ class Board:
             writer.close()
 
 
-def finish(run_dir: Path, data: Splits, recipe: Recipe) -> ModelCard:
-    """Judge the selected weights on valid and test; write predictions.npz, card.json and, last, metrics.json."""
+def finish(run_dir: Path, data: Splits, recipe: Recipe, *, affect: bool = False) -> ModelCard:
+    """Judge the selected weights on valid and test; write predictions.npz, card.json and, last, metrics.json.
+
+    With `affect`, valence and arousal are judged, too: "affect" in metrics.json, split by split.
+    """
     model = keras.saving.load_model(run_dir / "model.keras", compile=False)
     card = ModelCard(
         name=run_dir.name,
@@ -129,9 +132,13 @@ def finish(run_dir: Path, data: Splits, recipe: Recipe) -> ModelCard:
         notices=(recipe.notice,) if recipe.notice else (),
         files={"model.keras": describe_file(run_dir / "model.keras")},
     )
-    reports, predictions = judge(KerasEngine(model, card), data)
+    engine = KerasEngine(model, card)
+    reports, predictions = judge(engine, data)
     metrics = {name: judged.to_dict() for name, judged in reports.items()}
     card = card.with_(metrics={split: headline(judged) for split, judged in metrics.items()})
+    if affect:
+        metrics["affect"], told = judge_affect(engine, data)
+        predictions |= told
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **predictions)
     write_atomically(run_dir / "predictions.npz", buffer.getvalue())

@@ -45,6 +45,7 @@ ARCHITECTURES = {
     ),
     "vit": Architecture(image_size=48, saliency_layer="block_11_norm_1", source="Dosovitskiy et al. 2021"),
     "swin": Architecture(image_size=96, saliency_layer="backbone/stage_1", source="Liu et al. 2021"),
+    "esr": Architecture(image_size=96, saliency_layer="base_relu_4", source="Siqueira et al. 2020"),
 }
 
 
@@ -113,6 +114,15 @@ def named_outputs(model) -> dict:
     names = {layer.name for layer in model.layers}
     others = {name: model.get_layer(f"head_{name}").output for name in OUTPUTS if f"head_{name}" in names}
     return {"logits": model.output, **others}
+
+
+def branches(model, kind: str = "branch") -> list:
+    """Return what the branches of an ensemble give, first to last: logits (n, emotions), or affect (n, 2) by `kind`.
+
+    They are the outputs of the layers `head_<kind>_1`, `head_<kind>_2` and so on; none in other architectures.
+    """
+    found = {layer.name: layer.output for layer in model.layers if layer.name.startswith(f"head_{kind}_")}
+    return [found[f"head_{kind}_{k}"] for k in range(1, len(found) + 1)]
 
 
 def backbone_layers(model) -> list:
