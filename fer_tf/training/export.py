@@ -28,8 +28,11 @@ class Exported:
 def export(source: Path, target: Path | None = None, *, tolerance: float = TOLERANCE) -> Exported:
     """Write the ONNX file of a run folder or `.keras` file; beside it, card.json says what it is.
 
-    The graph takes `crops` uint8 (n, s, s, 3) RGB with any n and gives `logits` float32 (n, emotions). Raises
-    RuntimeError, and writes nothing, if a runtime's logits differ from Keras by more than `tolerance`.
+    The graph takes `crops` uint8 (n, s, s, 3) RGB with any n and gives `logits` float32 (n, emotions). That of a clip
+    model takes a whole window, (n, window, s, s, 3), and keeps no state between calls: one file serves any number of
+    faces, and a frame that was missed or a face that left spoils nothing.
+
+    Raises RuntimeError, and writes nothing, if a runtime's logits differ from Keras by more than `tolerance`.
     """
     engine = load_keras(source)
     folder = source if source.is_dir() else source.parent

@@ -48,6 +48,12 @@ def fit(
         folder.write_log(run_dir, line, once=once)
         report(line)
 
+    given = data.train.crops(model.input_shape[-2], slice(1)).shape[1:]
+    if given != model.input_shape[1:]:
+        raise ValueError(
+            f"{recipe.architecture} takes {model.input_shape[1:]}, but a row of {data.name} is {given}: "
+            f"load the data with window={recipe.window}"
+        )
     names = [layer.name for layer in zoo.backbone_layers(model) if layer.weights]
     for prefix in recipe.unfreeze:
         if not any(name.startswith(prefix) for name in names):
@@ -102,7 +108,7 @@ def _epoch(trainer, model: keras.Model, data: Splits, recipe: Recipe, *, epoch: 
     those of the labels, on train as on valid; the learning rate is the higher one of start and end. Raises ValueError
     if the loss or a logit is not finite.
     """
-    batching = {"image_size": model.input_shape[1], "batch_size": recipe.batch_size}
+    batching = {"image_size": model.input_shape[-2], "batch_size": recipe.batch_size}
     weights = balanced_weights(data.train) if recipe.class_weight == "balanced" else None
     order = np.random.default_rng((recipe.seed, epoch)).permutation(len(data.train))
     batches = Batches(data.train, weights=weights, order=order, targets=recipe.targets, **batching)
@@ -157,13 +163,34 @@ def augmentation_layers(augmentation: Augmentation) -> list[keras.layers.Layer]:
 
 
 def _with_augmentation(model: keras.Model, recipe: Recipe) -> keras.Model:
-    """Return augmentation followed by `model`, sharing its variables; `model` itself stays free of it."""
+    """Return augmentation followed by `model`, sharing its variables; `model` itself stays free of it.
+
+    A clip goes through as one picture whose channels are those of all its frames, so all of them change alike.
+    """
     keras.utils.set_random_seed(recipe.seed)  # the layers' own seeds come from here
     crops = keras.Input(model.input_shape[1:])
-    x = crops
-    for layer in augmentation_layers(recipe.augmentation):
+    layers = augmentation_layers(recipe.augmentation)
+    x = _as_channels(crops) if layers else crops
+    for layer in layers:
         x = layer(x)
+    x = _as_frames(x, model.input_shape) if layers else x
     return keras.Model(crops, model(x), name="trainer")
+
+
+def _as_channels(clips):
+    """Return clips (n, window, s, s, 3) as (n, s, s, window * 3); pictures stay as they are."""
+    if len(clips.shape) == 4:
+        return clips
+    _, window, *side, channels = clips.shape
+    return keras.ops.reshape(keras.ops.transpose(clips, (0, 2, 3, 1, 4)), (-1, *side, window * channels))
+
+
+def _as_frames(pictures, shape: tuple):
+    """Return what `_as_channels` made as clips of this shape (n, window, s, s, 3) again."""
+    if len(shape) == 4:
+        return pictures
+    _, window, *side, channels = shape
+    return keras.ops.transpose(keras.ops.reshape(pictures, (-1, *side, window, channels)), (0, 3, 1, 2, 4))
 
 
 def _prepare(trainer: keras.Model, model: keras.Model, recipe: Recipe, *, phase: str, steps: int) -> None:
