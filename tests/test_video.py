@@ -370,7 +370,7 @@ def test_classifies_a_picture_from_file_and_from_memory(engine, tmp_path):
 
 
 def turning(n: int):
-    """Two squares move to the right; the upper one is red, blue, red ... for three frames each, the lower one never so."""
+    """Two squares move to the right; the upper one is red, blue, red, three frames each, the lower one reversed."""
     for k in range(n):
         image = np.full((120, 160, 3), 128, np.uint8)
         for face, colour in enumerate((RED, BLUE) if k // 3 % 2 == 0 else (BLUE, RED)):

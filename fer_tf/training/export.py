@@ -89,7 +89,7 @@ def _convert(engine: KerasEngine, path: Path) -> None:
         return tf.nest.flatten(model(tf.cast(crops, tf.float32), training=False))
 
     # Frozen first: tf2onnx would make inputs of the constants that a layer captures, such as EfficientNet's statistics.
-    frozen = convert_variables_to_constants_v2(outputs.get_concrete_function())
+    frozen = convert_variables_to_constants_v2(outputs.get_concrete_function(), lower_control_flow=False)
     converted, _ = tf2onnx.convert.from_graph_def(
         frozen.graph.as_graph_def(),
         input_names=[value.name for value in frozen.inputs],

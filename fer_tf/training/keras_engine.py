@@ -43,7 +43,7 @@ class KerasEngine:
         }
 
     def extract_features(self, crops: np.ndarray) -> np.ndarray:
-        """Return what the head works on: the backbone's features, pooled or flattened, float32 (n, c) or (n, window, c)."""
+        """Return what the head works on, float32 (n, c) or (n, window, c): the backbone's features, pooled or flat."""
         first = next(layer for layer in self.model.layers if layer.name.startswith("head_"))
         return self._predict(keras.Model(self.model.input, first.output), crops)
 
