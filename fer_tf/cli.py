@@ -113,7 +113,8 @@ def train(
 
     size = max(chosen.image_size or architecture(chosen.architecture).image_size, FER2013_SIZE)
     with busy(f"reading {chosen.dataset}"):
-        data = load(chosen.dataset, labels=chosen.labels, image_size=size, seed=chosen.data_seed, limit=limit)
+        choices = {"seed": chosen.data_seed, "limit": limit, "window": chosen.window}
+        data = load(chosen.dataset, labels=chosen.labels, image_size=size, **choices)
         tell = terminal.say if as_json else lambda line: show({}, line, as_json=False)
         tell(data.audit.summary())
     if not as_json:
@@ -147,7 +148,8 @@ def evaluate(
         engine = _engine(model, backend)
         size = max(engine.card.image_size, FER2013_SIZE)
         seed = engine.card.recipe.get("data_seed", 0)  # the splits that it was trained on
-        data = load(dataset, labels=labels, image_size=size, seed=seed, limit=limit)
+        choices = {"seed": seed, "limit": limit, "window": engine.card.window}
+        data = load(dataset, labels=labels, image_size=size, **choices)
     known = engine.card.data
     if limit is None and known.get("name") == data.name and known.get("fingerprint") != data.fingerprint:
         terminal.say(f"{data.name} is not cut or read as in the training: test rows may have been trained on")

@@ -140,6 +140,27 @@ def test_evaluate_cuts_the_splits_of_the_training(tmp_path):
     assert "not cut or read as in the training" in run("evaluate", "run", "--dataset", "faces", cwd=tmp_path).stderr
 
 
+def test_a_temporal_network_trains_on_a_folder_of_clips_and_judges_tracked_faces(tmp_path):
+    for emotion in ("happy", "sad"):
+        faces = draw_faces(16, size=48, seed=len(emotion)).images
+        for k, clip in enumerate(faces.reshape(4, 4, 48, 48, 3)):
+            (tmp_path / "clips" / emotion / str(k)).mkdir(parents=True)
+            for frame, face in enumerate(clip):
+                write_image(tmp_path / "clips" / emotion / str(k) / f"{frame}.png", face)
+    small = ["--set", "weights=none", "--set", "head_epochs=1", "--set", "options={window=3, units=4}"]
+    done = run("train", "--recipe", "cnn_lstm_drawn", "--dataset", "clips", *small, "--run-dir", "run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    done = run("evaluate", "run", "--dataset", "clips", "--json", cwd=tmp_path)
+    assert json.loads(done.stdout)["reports"]["test"]["n"] == 2, done.stderr
+    from fer_tf.inference.video import write_video
+
+    write_video(tmp_path / "clip.mp4", draw_clip(faces=2, frames=6, width=320, height=240, seed=3).frames, fps=12)
+    done = run("video", "clip.mp4", "--model", "run", "--table", "faces.jsonl", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(line) for line in (tmp_path / "faces.jsonl").read_text().splitlines()]
+    assert json.loads(done.stdout)["faces"] == len(rows) > 6 and {row["track"] for row in rows} == {0, 1}
+
+
 def test_models_lists_what_is_shipped():
     listed = json.loads(run("models", "--json").stdout)
     assert set(listed["models"]) == {path.parent.name for path in paths.MODELS.glob("*/card.json")}

@@ -8,6 +8,7 @@ from fer_tf.card import ModelCard
 from fer_tf.data.drawn import draw_faces
 from fer_tf.training.explain import METHODS, attention_rollout, saliency
 from fer_tf.training.keras_engine import KerasEngine, load_keras
+from fer_tf.zoo.cnn_lstm import ToClips, ToFrames
 
 CROPS = np.random.default_rng(0).integers(0, 256, (5, 48, 48, 3), dtype=np.uint8)
 
@@ -16,26 +17,28 @@ def engine(name: str) -> KerasEngine:
     keras.utils.set_random_seed(0)
     size = small_size(name)
     model = zoo.build(name, emotions=7, image_size=size, **small_options(name))
-    return KerasEngine(model, ModelCard(name=name, architecture=name, emotions=labels.FER2013, image_size=size))
+    about = {"architecture": name, "image_size": size, "window": zoo.architecture(name).window}
+    return KerasEngine(model, ModelCard(name=name, emotions=labels.FER2013, **about))
 
 
 @pytest.mark.parametrize("name", [n for n in zoo.ARCHITECTURES if n != "efficientnet_b4"])  # b0 is its like
 def test_maps_have_the_crops_size_and_lie_in_0_to_1(name):
-    loaded, size = engine(name), small_size(name)
-    crops = np.random.default_rng(0).integers(0, 256, (5, size, size, 3), dtype=np.uint8)
+    loaded = engine(name)
+    crops = np.random.default_rng(0).integers(0, 256, (5, *loaded.card.input_shape), dtype=np.uint8)
     for method, emotion in ((METHODS[0], None), (METHODS[1], 3), (METHODS[1], np.array([0, 1, 2, 3, 4]))):
         maps = saliency(loaded, crops, method=method, emotion=emotion, batch_size=2)
-        assert_maps(maps, size)
+        assert_maps(maps, crops.shape[:-1])
     if name == "vit":
-        assert_maps(attention_rollout(loaded, crops, batch_size=2), size)
+        assert_maps(attention_rollout(loaded, crops, batch_size=2), crops.shape[:-1])
     else:
         with pytest.raises(ValueError, match="no attention layers"):
             attention_rollout(loaded, crops)
 
 
-def assert_maps(maps, size):
-    assert maps.shape == (5, size, size) and maps.dtype == np.float32
-    assert maps.min() >= 0 and np.all(np.isclose(maps.max(axis=(1, 2)), 1) | (maps.max(axis=(1, 2)) == 0))
+def assert_maps(maps, shape):
+    assert maps.shape == shape and maps.dtype == np.float32
+    peaks = maps.reshape(len(maps), -1).max(axis=1)
+    assert maps.min() >= 0 and np.all(np.isclose(peaks, 1) | (peaks == 0))
 
 
 def test_a_frozen_backbone_makes_no_difference():
@@ -88,6 +91,23 @@ def test_a_head_that_knows_places_needs_the_gradient_of_each_place():
     above, below = saliency(KerasEngine(model, card), pair, emotion=asked, layer="sum", batch_size=1)
     assert above[:15].min() == pytest.approx(1) and not above[17:].any()
     assert below[17:].min() == pytest.approx(1) and not below[:15].any()
+
+
+def test_the_maps_of_a_clip_say_when():
+    """A network that reads the last frame alone looks at no other one."""
+    clips = keras.Input((3, 32, 32, 3))
+    frames = keras.Input((32, 32, 3))
+    x = keras.layers.Conv2D(1, 1, use_bias=False, kernel_initializer="ones", name="sum")(frames)
+    backbone = keras.Model(frames, keras.layers.Flatten()(x), name="backbone")
+    x = ToClips(3)(backbone(ToFrames()(clips)))
+    logits = keras.layers.Dense(2, kernel_initializer="ones")(keras.layers.Cropping1D((2, 0))(x))
+    model = keras.Model(clips, keras.layers.Flatten()(logits))
+    card = ModelCard(name="last", architecture="cnn_lstm", emotions=("dark", "bright"), image_size=32, window=3)
+    grey = np.full((2, 3, 32, 32, 3), 100, np.uint8)
+    maps = saliency(KerasEngine(model, card), grey, layer="backbone/sum")
+    assert maps.shape == (2, 3, 32, 32) and maps[:, 2].min() == pytest.approx(1) and not maps[:, :2].any()
+    with pytest.raises(ValueError, match="a map or tokens"):
+        saliency(engine("cnn_lstm"), np.zeros((1, 16, 48, 48, 3), np.uint8), layer="head_lstm_1")
 
 
 def test_all_zero_maps_stay_zero():

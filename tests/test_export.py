@@ -22,7 +22,8 @@ def saved(folder, name: str, *, emotions=labels.FER2013, image_size: int | None 
     size = image_size or small_size(name)
     model = zoo.build(name, emotions=len(emotions), image_size=size, **(small_options(name) | options))
     model.save(folder / "model.keras")
-    card = ModelCard(name=f"toy {name}", architecture=name, emotions=emotions, image_size=size)
+    about = {"architecture": name, "image_size": size, "window": zoo.architecture(name).window}
+    card = ModelCard(name=f"toy {name}", emotions=emotions, **about)
     card.save(folder / "card.json")
     return card
 
@@ -34,7 +35,7 @@ def test_three_runtimes_agree_with_keras(name, tmp_path):
     assert set(exported.parity) == set(RUNTIMES) and max(exported.parity.values()) <= TOLERANCE
     described = ModelCard.load(tmp_path / "card.json").files["model.onnx"]
     assert described["opset"] == OPSET and described["bytes"] == exported.path.stat().st_size
-    crops = np.random.default_rng(0).integers(0, 256, (7, card.image_size, card.image_size, 3), dtype=np.uint8)
+    crops = np.random.default_rng(0).integers(0, 256, (7, *card.input_shape), dtype=np.uint8)
     expected = load_keras(tmp_path).run(crops)
     for backend in RUNTIMES:
         engine = load_engine(exported.path, backend=backend)

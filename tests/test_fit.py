@@ -12,8 +12,10 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import patterns
 
 from fer_tf import zoo
+from fer_tf.data.labelled import LabelledClips, Splits
 from fer_tf.faces import softmax
 from fer_tf.training import fit, run
 from fer_tf.training.batches import Batches, balanced_weights
@@ -477,6 +479,56 @@ def test_augmentation_is_for_training_only(tiny):
         np.testing.assert_array_equal(keras.ops.convert_to_numpy(layer(crops, training=False)), crops)
         changed = np.stack([keras.ops.convert_to_numpy(layer(crops, training=True)) for _ in range(5)])
         assert changed.min() >= -1e-3 and changed.max() <= 255.001 and (changed != crops).any()
+
+
+def test_all_frames_of_a_clip_are_changed_alike():
+    clips = keras.Input((3, 32, 32, 3))
+    model = keras.Model(clips, keras.layers.Identity()(clips))
+    every = Augmentation(flip=True, shift=0.2, rotate=20, zoom=0.2, brightness=0.2, contrast=0.2)
+    trainer = fit._with_augmentation(model, Recipe(augmentation=every))
+    still = np.repeat(patterns(8, seed=0).crops(32)[:, None], 3, axis=1).astype(np.float32)
+    changed = keras.ops.convert_to_numpy(trainer(still, training=True))
+    np.testing.assert_allclose(changed[:, 1:], changed[:, [0, 0]], atol=1e-2)
+    assert (np.abs(changed - still).max(axis=(1, 2, 3, 4)) > 1).all() and len(np.unique(changed[:, 0], axis=0)) == 8
+    moving = np.arange(8 * 3 * 32 * 32 * 3, dtype=np.float32).reshape(still.shape) % 251
+    np.testing.assert_array_equal(keras.ops.convert_to_numpy(trainer(moving, training=False)), moving)
+
+
+def brightening(n: int, *, seed: int) -> LabelledClips:
+    """Clips of three frames that get brighter (happy) or, the same frames the other way round, darker (sad)."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(n) % 2
+    images = rng.integers(0, 40, (n, 3, 32, 32, 1), np.uint8) + np.uint8([20, 90, 160])[:, None, None, None]
+    images[labels == 1] = images[labels == 1][:, ::-1]
+    return LabelledClips(images=images, labels=labels, emotions=("happy", "sad"), ids=np.arange(n) + 1000 * seed)
+
+
+def test_a_temporal_network_learns_what_no_single_frame_tells(tiny, tmp_path):
+    parts = {name: brightening(n, seed=n) for name, n in (("train", 64), ("valid", 20), ("test", 22))}
+    data = Splits(**parts, name="brightening", terms="made by the tests")
+    zoo.build("lenet", emotions=2, image_size=32, filters=[4, 4, 8], dense=8).save(tmp_path / "lenet.keras")
+    recipe = Recipe(
+        architecture="cnn_lstm",
+        options={"window": 3, "units": 8},
+        weights=str(tmp_path / "lenet.keras"),
+        image_size=32,
+        batch_size=16,
+        head_epochs=6,
+        head_learning_rate=2e-2,
+        epochs=0,
+        augmentation=Augmentation(flip=True, shift=0.02, rotate=0.0),
+    )
+    assert recipe.window == 3 and Recipe(architecture="cnn_lstm").window == 16 and Recipe().window == 1
+    model = fit.build_model(recipe, emotions=2)
+    start = model.get_layer("backbone").get_weights()
+    card = fit.fit(model, data, recipe, tmp_path / "run", report=lambda line: None)
+    assert card.window == 3 and card.input_shape == (3, 32, 32, 3) and card.metrics["test"]["accuracy"] == 1
+    engine, saved = load_keras(tmp_path / "run"), np.load(tmp_path / "run" / "predictions.npz")
+    np.testing.assert_allclose(engine.logits(data.test.crops(32)), saved["test_logits"], atol=1e-4)
+    for a, b in zip(start, engine.model.get_layer("backbone").get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)  # frozen
+    with pytest.raises(ValueError, match=r"takes \(3, 32, 32, 3\), but a row of patterns is .*load .* with window=3"):
+        fit.fit(model, tiny, recipe, tmp_path / "other")
 
 
 def test_batches_keep_every_row_and_the_last_partial_batch(tiny):

@@ -12,12 +12,14 @@ import av
 import cv2
 import numpy as np
 import pytest
-from squares import BLIND, FINDER, RED, Noted, read_table, squares
+from squares import BLIND, BLUE, FINDER, RED, Noted, read_table, squares
+from tiny_onnx import write_onnx
 
 from fer_tf.data.drawn import draw_clip
 from fer_tf.inference import table
 from fer_tf.inference.clips import VideoWriter, probe, read_frames, write_video
 from fer_tf.inference.detect import Detector, load_detector
+from fer_tf.inference.engine import load_engine
 from fer_tf.inference.video import VideoError, VideoInterrupted, annotate_video, infer_image, stream
 from fer_tf.labels import FER2013
 
@@ -135,9 +137,10 @@ def test_writes_the_clip_and_the_table(suffix, threaded, clip, engine, monkeypat
     info = probe(output)
     assert (info.width, info.height, info.frames, info.rate) == (160, 120, 30, 25)
     read = read_table(rows)
-    place = ["frame", "time_s", "face", "left", "top", "right", "bottom", "score", "label"]
+    place = ["frame", "time_s", "face", "track", "left", "top", "right", "bottom", "score", "label"]
     assert list(read.columns) == [*place, *FER2013]
     assert list(read["frame"]) == [k for k in range(30) for _ in range(k % 3)]
+    assert list(read["track"]) == list(read["face"])  # the red square is always 0, the blue one 1
     assert list(read["label"]) == [label for k in range(30) for label in ["happy", "sad"][: k % 3]]
     np.testing.assert_allclose(read["time_s"], read["frame"] / 25, atol=1e-5)
     np.testing.assert_allclose(read[list(FER2013)].sum(axis=1), 1, atol=1e-4)
@@ -364,6 +367,49 @@ def test_classifies_a_picture_from_file_and_from_memory(engine, tmp_path):
         faces = infer_image(given, engine=engine, detector=FINDER)
         assert [FER2013[k] for k in faces.probabilities.argmax(axis=1)] == ["happy", "sad"]
     assert infer_image(image, engine=engine, detector=BLIND).logits.shape == (0, 7)
+
+
+def turning(n: int):
+    """Two squares move to the right; the upper one is red, blue, red, three frames each, the lower one reversed."""
+    for k in range(n):
+        image = np.full((120, 160, 3), 128, np.uint8)
+        for face, colour in enumerate((RED, BLUE) if k // 3 % 2 == 0 else (BLUE, RED)):
+            image[10 + 60 * face :, 10 + 2 * k :][:40, :40] = colour
+        yield image
+
+
+def find_turning(image: np.ndarray):
+    """Return both squares, the lower one first in every other frame or so: the order of detections says nothing."""
+    left = int((np.ptp(image, axis=2).max(axis=0) > 90).argmax())
+    boxes = np.array([[left, 10 + 60 * face, left + 40, 50 + 60 * face] for face in range(2)])
+    return boxes, [0.9, 0.8 if left % 4 else 1.0]
+
+
+@pytest.mark.parametrize("batch", [1, 5])
+def test_a_model_of_clips_gets_the_last_frames_of_each_face_and_no_others(threaded, batch, tmp_path):
+    window, frames = 4, 24
+    clip = write_video(tmp_path / "clip.mp4", turning(frames), fps=25)
+    engine = load_engine(write_onnx(tmp_path / "model.onnx", window=window))
+    finder = Detector(name="turning", find=find_turning, pixels=None, scale=1.0)
+    output, rows = tmp_path / "out.mp4", tmp_path / "faces.csv"
+    choices = {"engine": engine, "detector": finder, "batch": batch, "threaded": threaded}
+    assert annotate_video(clip, **choices, output=output, table=rows).frames == probe(output).frames == frames
+    read = read_table(rows)
+    assert list(read["frame"]) == [k for k in range(frames) for _ in range(2)]
+    assert read["track"].nunique() == 2 and list(read["track"][:12]) != sorted(read["track"][:12])
+    for _, own in read.groupby("track"):
+        upper = own["top"] < 40
+        assert upper.nunique() == 1  # it never becomes the other square
+        red = (np.arange(frames) // 3 % 2 == 0) == upper.iloc[0]
+        seen = [red[np.clip(np.arange(k - window + 1, k + 1), 0, None)].mean() for k in range(frames)]
+        expected = 8 * 200 / 255 * (2 * np.array(seen) - 1)  # the share of red in the window, as a logit difference
+        np.testing.assert_allclose(np.log(own["happy"] / own["sad"]), expected, atol=0.7)
+
+
+def test_a_model_of_clips_takes_no_picture(tmp_path):
+    engine = load_engine(write_onnx(tmp_path / "model.onnx", window=4))
+    with pytest.raises(ValueError, match="takes clips of 4 frames, not a picture: give it a video"):
+        infer_image(next(squares(1)), engine=engine, detector=FINDER)
 
 
 def test_a_real_clip_goes_through(engine, shared_data, tmp_path):

@@ -12,7 +12,7 @@ def test_rgb_in_logits_out_judged_in_grey(name):
     """A colour picture and its luma give the same logits: 0.299 R + 0.587 G + 0.114 B (ITU-R BT.601)."""
     size = small_size(name)
     model = zoo.build(name, emotions=5, image_size=size, **small_options(name))
-    crops = np.random.default_rng(0).integers(0, 256, (3, size, size, 3), dtype=np.uint8)
+    crops = np.random.default_rng(0).integers(0, 256, (3, *model.input_shape[1:]), dtype=np.uint8)
     logits = model.predict(crops, verbose=0)
     assert logits.shape == (3, 5) and logits.dtype == np.float32 and np.isfinite(logits).all()
     luma = crops @ np.array([0.299, 0.587, 0.114], np.float32)
@@ -32,7 +32,8 @@ def test_other_image_sizes(name, image_size):
 @pytest.mark.parametrize("name", NAMES)
 def test_the_registry_names_a_layer_with_a_map_and_a_head(name):
     model = zoo.build(name, emotions=7)
-    assert model.input_shape[1] == zoo.architecture(name).image_size
+    side, window = zoo.architecture(name).image_size, zoo.architecture(name).window
+    assert model.input_shape[1:] == ((side, side, 3) if window == 1 else (window, side, side, 3))
     outer, _, inner = zoo.architecture(name).saliency_layer.partition("/")
     layer = model.get_layer(outer).get_layer(inner) if inner else model.get_layer(outer)
     cells = layer.output.shape[1] * layer.output.shape[2] if len(layer.output.shape) == 4 else layer.output.shape[1]
@@ -70,6 +71,10 @@ def test_the_registry_names_a_layer_with_a_map_and_a_head(name):
             "norm_momentum must be a share",
         ),
         (lambda: zoo.build("mobilenet_v2", emotions=7, weights="none.h5"), FileNotFoundError, "none.h5"),
+        (lambda: zoo.build("cnn_lstm", emotions=7, weights="none"), FileNotFoundError, "none: expected a .keras file"),
+        (lambda: zoo.build("cnn_lstm", emotions=7, backbone="cnn_lstm"), ValueError, "for single pictures"),
+        (lambda: zoo.build("cnn_lstm", emotions=7, backbone="alexnet"), ValueError, "known are lenet"),
+        (lambda: zoo.build("cnn_lstm", emotions=7, window=0), ValueError, "window must be a whole number, 1 or more"),
     ],
 )
 def test_bad_requests(call, error, message):
@@ -106,3 +111,35 @@ def test_a_file_of_backbone_weights_lands_in_the_flat_graph(tmp_path):
         ):
             np.testing.assert_array_equal(found, expected)
     assert model.get_layer("Conv_1_bn").momentum == 0.9
+
+
+def test_the_features_of_a_trained_network_land_in_the_temporal_one(tmp_path):
+    """A frame's features are what the last layer of the frame network worked on, in the order of the frames."""
+    import keras
+
+    frame = zoo.build("lenet", emotions=5, image_size=32, filters=[4, 4, 8], dense=6)
+    frame.save(tmp_path / "model.keras")
+    for weights in (tmp_path, tmp_path / "model.keras"):
+        model = zoo.build("cnn_lstm", emotions=7, image_size=32, window=3, weights=str(weights), units=4)
+    clips = np.random.default_rng(0).integers(0, 256, (2, 3, 32, 32, 3)).astype(np.float32)
+    found = keras.Model(model.input, model.get_layer("head_clips").output).predict(clips, verbose=0)
+    last = keras.Model(frame.input, frame.get_layer("head_logits").input)
+    for clip, features in zip(clips, found, strict=True):
+        np.testing.assert_allclose(features, last.predict(clip, verbose=0), atol=1e-5)
+    for choice, message in (({"backbone": "vgg"}, "holds lenet, but backbone is 'vgg'"), ({"image_size": 48}, "32 px")):
+        with pytest.raises(ValueError, match=message):
+            zoo.build("cnn_lstm", emotions=7, weights=str(tmp_path), **{"image_size": 32} | choice)
+    (tmp_path / "model.keras").write_bytes(b"PK cut")
+    with pytest.raises(ValueError, match=r"model\.keras is damaged"):
+        zoo.build("cnn_lstm", emotions=7, image_size=32, weights=str(tmp_path))
+
+
+@pytest.mark.parametrize("backbone", ["vgg", "mobilenet_v2", "vit"])
+def test_other_backbones_of_the_temporal_network_load_again(backbone, tmp_path):
+    import keras
+
+    model = zoo.build("cnn_lstm", emotions=7, image_size=48, window=2, backbone=backbone, units=8)
+    model.save(tmp_path / "model.keras")
+    clips = np.random.default_rng(0).integers(0, 256, (2, 2, 48, 48, 3), dtype=np.uint8)
+    again = keras.saving.load_model(tmp_path / "model.keras", compile=False)
+    np.testing.assert_allclose(again.predict(clips, verbose=0), model.predict(clips, verbose=0), atol=1e-5)

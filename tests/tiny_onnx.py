@@ -14,17 +14,26 @@ HAPPY_IS_RED[0, FER2013.index("happy")] = HAPPY_IS_RED[2, FER2013.index("sad")] 
 
 
 def write_onnx(
-    path: Path, *, image_size: int = 48, card: ModelCard | str | None = "", embedding: bool = False, nodes: int = 5
+    path: Path,
+    *,
+    image_size: int = 48,
+    window: int = 1,
+    card: ModelCard | str | None = "",
+    embedding: bool = False,
+    nodes: int = 5,
 ) -> Path:
     """Write a model that sees red crops as happy and blue ones as sad.
 
-    card   "" for a fitting one, None for none
-    nodes  3 makes the same model in so few nodes that OpenVINO's provider leaves them to another
+    window  above 1 it sees the mean colour of so many crops
+    card    "" for a fitting one, None for none
+    nodes   3 makes the same model in so few nodes that OpenVINO's provider leaves them to another
     """
     if card == "":
-        card = ModelCard(name="colours", architecture="mean colour", emotions=FER2013, image_size=image_size)
+        size = {"image_size": image_size, "window": window}
+        card = ModelCard(name="colours", architecture="mean colour", emotions=FER2013, **size)
+    frames = [window] if window > 1 else []
     weights = {
-        "axes": np.array([1, 2]),
+        "axes": np.arange(1, 3 + len(frames)),
         "unit": np.float32([1 / 255]),
         "w": HAPPY_IS_RED,
         "b": np.zeros(7, np.float32),
@@ -43,7 +52,7 @@ def write_onnx(
     if embedding:
         head += [helper.make_node("MatMul", ["mean", "v"], ["embedding"])]
         outputs += [helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["N", 4])]
-    inputs = [helper.make_tensor_value_info("crops", TensorProto.UINT8, ["N", image_size, image_size, 3])]
+    inputs = [helper.make_tensor_value_info("crops", TensorProto.UINT8, ["N", *frames, image_size, image_size, 3])]
     used = {name for node in mean + head for name in node.input}
     initializers = [numpy_helper.from_array(value, name) for name, value in weights.items() if name in used]
     graph = helper.make_graph(mean + head, "colours", inputs, outputs, initializers)

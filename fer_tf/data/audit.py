@@ -93,6 +93,12 @@ def audit(splits: Splits) -> Audit:
         unique=len(labels_of_image),
         copies=copies,
         conflicting=int((labels_of_image > 1).sum()),
-        blank=sum(int((part.images == part.images[:, :1, :1]).all(axis=(1, 2, 3)).sum()) for part in faces.values()),
+        blank=sum(_blank(part.images) for part in faces.values()),
         clean=splits.clean or clean,
     )
+
+
+def _blank(images: np.ndarray) -> int:
+    """Count the rows (n, ..., channels) that are one colour all over."""
+    pixels = images.reshape(len(images), -1, images.shape[-1])
+    return int((pixels == pixels[:, :1]).all(axis=(1, 2)).sum())

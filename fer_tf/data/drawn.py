@@ -15,7 +15,7 @@ from fer_tf.data.drawn_tables import APEX, sample_traits
 from fer_tf.data.labelled import LabelledFaces, Splits
 from fer_tf.labels import CIRCUMPLEX, FER2013
 
-__all__ = ["TERMS", "DrawnClip", "draw_clip", "draw_faces", "splits"]
+__all__ = ["TERMS", "DrawnClip", "backgrounds", "draw_clip", "draw_faces", "photograph", "splits"]
 
 TERMS = "Drawings made by this program, no photographs and no real people; no rights reserved (CC0 1.0)."
 SIZES = (48, 224)  # smallest and largest side in pixels
@@ -84,15 +84,32 @@ def _draw(images, traits, units, rng):
     """Fill uint8 (n, size, size, 3): background, face, then what a camera does: blur, exposure, noise."""
     n, size = images.shape[:2]
     side = size * OVERSAMPLING
-    patches = rng.uniform(40, 200, (n, 1, 1, 1)) + rng.normal(0, 18, (n, 1, 1, 3)) + rng.normal(0, 24, (n, 4, 4, 1))
-    canvases = [cv2.resize(patch, (side, side)) for patch in np.clip(patches, 0, 255).astype(np.uint8)]
+    canvases = backgrounds(n, side, rng)
     centre, radius = rng.uniform(0.46, 0.54, (n, 2)) * side, rng.uniform(0.45, 0.52, n) * side
     paint(canvases, traits, units, centre=centre, radius=radius)
     blur = (0.25 + 0.75 * rng.uniform(0, 1, n) ** 2) * (size / 48) ** 0.5
     grain = rng.uniform(0, 7, n)
     gain = rng.uniform(0.75, 1.1, n)
     for i, canvas in enumerate(canvases):
-        image = cv2.resize(canvas, (size, size), interpolation=cv2.INTER_AREA)
-        image = cv2.GaussianBlur(image, (0, 0), blur[i])
-        noise = grain[i] * rng.standard_normal((size, size, 1), np.float32)
-        images[i] = np.clip(image * np.float32(gain[i]) + noise, 0, 255)
+        images[i] = photograph(canvas, size, blur=blur[i], gain=gain[i], grain=grain[i], rng=rng)
+
+
+def backgrounds(n: int, side: int, rng: np.random.Generator) -> list[np.ndarray]:
+    """Return n blurred backgrounds, uint8 (side, side, 3) RGB."""
+    patches = rng.uniform(40, 200, (n, 1, 1, 1)) + rng.normal(0, 18, (n, 1, 1, 3)) + rng.normal(0, 24, (n, 4, 4, 1))
+    return [cv2.resize(patch, (side, side)) for patch in np.clip(patches, 0, 255).astype(np.uint8)]
+
+
+def photograph(
+    canvas: np.ndarray, size: int, *, blur: float, gain: float, grain: float, rng: np.random.Generator
+) -> np.ndarray:
+    """Return uint8 (size, size, channels) of a painted canvas (side, side) or (side, side, 3): a camera's picture.
+
+    blur   standard deviation in pixels
+    gain   factor of the exposure
+    grain  standard deviation of the noise, of 255
+    """
+    image = cv2.resize(canvas, (size, size), interpolation=cv2.INTER_AREA)
+    image = cv2.GaussianBlur(image, (0, 0), blur).reshape(size, size, -1)
+    noise = grain * rng.standard_normal((size, size, 1), np.float32)
+    return np.clip(image * np.float32(gain) + noise, 0, 255).astype(np.uint8)

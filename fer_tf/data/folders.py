@@ -63,7 +63,7 @@ def split_folders(folder: Path) -> dict[str, Path]:
 
 def image_files(folder: Path) -> list[Path]:
     """Return every file under `folder` but litter, sorted; raises ValueError if there is none."""
-    files = sorted(path for path in folder.rglob("*") if not path.is_dir() and not _is_litter(path))
+    files = sorted(path for path in folder.rglob("*") if not path.is_dir() and not is_litter(path))
     if not files:
         raise ValueError(f"{folder} holds no images: put some there, or delete the folder")
     return files
@@ -129,5 +129,6 @@ def tf_dataset(folder: Path | str, *, image_size: int = 48, batch_size: int = 32
     return dataset
 
 
-def _is_litter(path: Path) -> bool:
+def is_litter(path: Path) -> bool:
+    """Tell what a desktop leaves, or hides, from what the user put there."""
     return path.name.startswith(".") or path.name.lower() in LITTER

@@ -1,8 +1,9 @@
-"""`LabelledFaces` and `Splits`: what every reader returns and every trainer takes."""
+"""`LabelledFaces`, `LabelledClips` and `Splits`: what every reader returns and every trainer takes."""
 
 import hashlib
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import ClassVar
 
 import cv2
 import numpy as np
@@ -29,11 +30,13 @@ class LabelledFaces:
     distributions: np.ndarray | None = None
     affect: np.ndarray | None = None
 
+    AXES: ClassVar = ("n", "side", "side", "1 or 3")
+
     def __post_init__(self):
-        if self.images.dtype != np.uint8 or self.images.ndim != 4 or self.images.shape[3] not in (1, 3):
+        if self.images.dtype != np.uint8 or self.images.ndim != len(self.AXES) or self.images.shape[-1] not in (1, 3):
             found = f"{self.images.dtype} {self.images.shape}"
-            raise ValueError(f"images must be uint8 (n, side, side, 1 or 3), got {found}")
-        if self.images.shape[1] != self.images.shape[2]:
+            raise ValueError(f"images must be uint8 ({', '.join(self.AXES)}), got {found}")
+        if self.images.shape[-3] != self.images.shape[-2]:
             raise ValueError(f"images must be square, got {self.images.shape}")
         n = len(self.images)
         for name in ("labels", "ids", "distributions", "affect"):
@@ -57,7 +60,7 @@ class LabelledFaces:
     @property
     def size(self) -> int:
         """Side of an image in pixels."""
-        return self.images.shape[1]
+        return self.images.shape[-2]
 
     def take(self, index: np.ndarray) -> "LabelledFaces":
         """Return the rows that `index` (integers, a slice or a mask) selects."""
@@ -73,6 +76,30 @@ class LabelledFaces:
         """(n,) bytes: equal exactly where two images are equal pixel by pixel."""
         digests = [hashlib.blake2b(image, digest_size=16).digest() for image in np.ascontiguousarray(self.images)]
         return np.array(digests, dtype="V16")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LabelledClips(LabelledFaces):
+    """n clips of one face each, with one emotion each: as `LabelledFaces`, but a row of `images` is a whole clip.
+
+    images  uint8 (n, window, size, size, channels): the frames in order; `crops` (n, window, s, s, 3) alike
+    """
+
+    AXES: ClassVar = ("n", "window", "side", "side", "1 or 3")
+
+    @property
+    def window(self) -> int:
+        """Frames of every clip."""
+        return self.images.shape[1]
+
+    def frames(self) -> LabelledFaces:
+        """Return the n * window frames as single faces, each with its clip's label: "<clip>/<frame>" are the ids."""
+        return LabelledFaces(
+            images=self.images.reshape(-1, *self.images.shape[2:]),
+            labels=np.repeat(self.labels, self.window),
+            emotions=self.emotions,
+            ids=np.array([f"{clip}/{frame}" for clip in self.ids for frame in range(self.window)]),
+        )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -127,11 +154,12 @@ class Splits:
 
 
 def to_crops(images: np.ndarray, image_size: int) -> np.ndarray:
-    """Resize uint8 (n, h, w, 1 or 3) to uint8 (n, image_size, image_size, 3) RGB; grey is repeated."""
-    if images.shape[1:3] != (image_size, image_size):
-        method = resize_method(image_size / images.shape[1])
-        resized = np.empty((len(images), image_size, image_size, images.shape[3]), np.uint8)
-        for target, image in zip(resized, images, strict=True):
-            target[:] = cv2.resize(image, (image_size, image_size), interpolation=method).reshape(target.shape)
+    """Resize uint8 (..., h, w, 1 or 3) to uint8 (..., image_size, image_size, 3) RGB; grey is repeated."""
+    if images.shape[-3:-1] != (image_size, image_size):
+        method = resize_method(image_size / images.shape[-3])
+        resized = np.empty((*images.shape[:-3], image_size, image_size, images.shape[-1]), np.uint8)
+        for place in np.ndindex(images.shape[:-3]):
+            target = cv2.resize(images[place], (image_size, image_size), interpolation=method)
+            resized[place] = target.reshape(resized.shape[-3:])
         images = resized
-    return np.broadcast_to(images, (*images.shape[:3], 3)) if images.shape[3] == 1 else images
+    return np.broadcast_to(images, (*images.shape[:-1], 3)) if images.shape[-1] == 1 else images

@@ -1,6 +1,7 @@
 """`load`: every data set that this package knows, as `Splits`."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import numpy as np
 from fer_tf import labels as names
 from fer_tf import paths
 from fer_tf.data.affectnet import is_affectnet, read_affectnet
+from fer_tf.data.clip_folders import read_clips
 from fer_tf.data.fer2013 import SIZE, ferplus, is_published, read_faces, read_votes
 from fer_tf.data.folders import emotion_folders, read_folder, split_folders
 from fer_tf.data.labelled import LabelledFaces, Splits
@@ -29,6 +31,7 @@ def load(
     seed: int = 0,
     limit: int | None = None,
     data_dir: Path | None = None,
+    window: int = 1,
     **drawn_options: int,
 ) -> Splits:
     """Return a data set cut into train, valid and test.
@@ -41,6 +44,8 @@ def load(
     seed           of the drawing, of splits that the data set lacks, and of `limit`
     limit          at most so many rows per split, every emotion in proportion, for a quick run
     data_dir       where fer2013/ and cache/ lie, by default `paths.DATA`
+    window         frames of a row: above 1 the data set is clips, "drawn" ones (`drawn_sequences`) or a folder of them
+                   (`clip_folders`), and images are `LabelledClips`
     drawn_options  n_train, n_valid, n_test of `drawn.splits`
 
     Raises FileNotFoundError that says how to get what is missing, ValueError that names the file and row at fault.
@@ -48,18 +53,24 @@ def load(
     data_dir = Path(data_dir or paths.DATA)
     if drawn_options and dataset != "drawn":
         raise ValueError(f"{', '.join(drawn_options)} only fit the data set 'drawn', not {str(dataset)!r}: use limit")
+    if type(window) is not int or window < 1:
+        raise ValueError(f"window must be a whole number of frames, 1 or more, got {window!r}")
     if path := locate(dataset, data_dir=data_dir):
+        if window > 1:
+            raise ValueError(f"{path.name} holds single pictures, no clips of {window} frames: take drawn or a folder")
         splits = _csv_splits(path, _rule(dataset, labels), data_dir)
     elif labels != "auto":
         raise ValueError(f"labels={labels!r} needs a CSV like FER2013's, but {str(dataset)!r} has its own: drop it")
     elif dataset == "drawn":
-        from fer_tf.data import drawn
+        from fer_tf.data import drawn, drawn_sequences
 
-        splits = drawn.splits(size=min(image_size, drawn.SIZES[1]), seed=seed, **drawn_options)
-    elif is_affectnet(Path(dataset)):
+        draw = drawn.splits if window == 1 else partial(drawn_sequences.splits, window=window)
+        splits = draw(size=min(image_size, drawn.SIZES[1]), seed=seed, **drawn_options)
+    elif is_affectnet(Path(dataset)) and window == 1:
         return read_affectnet(Path(dataset), image_size=image_size, seed=seed, limit=limit)
     else:
-        splits = _folder_splits(Path(dataset), image_size, seed)
+        read = read_folder if window == 1 else partial(read_clips, window=window)
+        splits = _folder_splits(Path(dataset), image_size, seed, read)
     if limit is None:
         return splits
     rows = {split: sample(faces.labels, limit, seed=seed) for split, faces in splits.items()}
@@ -125,12 +136,12 @@ def _csv_splits(path: Path, rule: str, data_dir: Path) -> Splits:
     )
 
 
-def _folder_splits(folder: Path, image_size: int, seed: int) -> Splits:
-    """Read a folder of images; a split that it lacks is cut from train."""
+def _folder_splits(folder: Path, image_size: int, seed: int, read=read_folder) -> Splits:
+    """Read a folder of images or of clips; a split that it lacks is cut from train."""
     found = split_folders(folder)
     seen = {emotion for path in found.values() for emotion in emotion_folders(path)}
     reading = {"image_size": image_size, "emotions": tuple(e for e in names.FERPLUS if e in seen), "root": folder}
-    faces = {split: read_folder(path, **reading) for split, path in found.items()}
+    faces = {split: read(path, **reading) for split, path in found.items()}
     share = CUT
     for split in ("test", "valid"):
         if split not in faces:

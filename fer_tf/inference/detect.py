@@ -90,6 +90,19 @@ def crop_faces(image: np.ndarray, xyxy: np.ndarray, *, image_size: int, scale: f
     return crops
 
 
+def face_cropper(detector: Detector, *, image_size: int) -> Callable[[np.ndarray], np.ndarray | None]:
+    """Return what cuts the best face out of an RGB frame, (image_size, image_size, 3), and gives None without one.
+
+    `data.clip_folders.read_clips` takes it for clips that show more than a face.
+    """
+
+    def crop(frame: np.ndarray) -> np.ndarray | None:
+        xyxy, _ = detector(frame)
+        return crop_faces(frame, xyxy[:1], image_size=image_size, scale=detector.scale)[0] if len(xyxy) else None
+
+    return crop
+
+
 def _within(size: int, start: float, stop: float) -> tuple[int, int]:
     """Round to pixels, one at least."""
     first = min(round(start), size - 1)

@@ -46,7 +46,7 @@ class Engine:
         return dict(zip(self.outputs, self.infer(np.ascontiguousarray(crops)), strict=True))
 
     def logits(self, crops: np.ndarray) -> np.ndarray:
-        """Return float32 (n, emotions) for RGB crops uint8 (n, size, size, 3)."""
+        """Return float32 (n, emotions) for RGB crops uint8 (n, *card.input_shape)."""
         logits = self.run(crops)["logits"]
         if not np.isfinite(logits).all():
             raise ValueError(

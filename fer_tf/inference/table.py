@@ -10,15 +10,16 @@ from fer_tf.files import partial_path, settled
 
 CHUNK = 4096
 """Rows held in memory before they are written."""
-FIELDS = {"frame": int, "time_s": float, "face": int, "left": float, "top": float, "right": float, "bottom": float}
+BOX = dict.fromkeys(("left", "top", "right", "bottom"), float)
+FIELDS = {"frame": int, "time_s": float, "face": int, "track": int, **BOX}
 
 
 class FaceTable:
     """A table that grows beside its final place and is moved there when closed.
 
     Columns: frame, time_s (since the first frame, as in the annotated clip), face (0.. within its frame, best score
-    first), left, top, right, bottom in pixels, score, label, and one probability per emotion. Raises ValueError for a
-    suffix other than .csv, .parquet, .jsonl.
+    first), track (whose face it is, from frame to frame; empty for faces without), left, top, right, bottom in pixels,
+    score, label, and one probability per emotion. Raises ValueError for a suffix other than .csv, .parquet, .jsonl.
     """
 
     def __init__(self, path: Path, emotions: tuple[str, ...]):
@@ -42,7 +43,8 @@ class FaceTable:
             box = (round(float(v), 2) for v in faces.xyxy[face])
             score = round(float(faces.score[face]), 4)
             shares = (round(float(v), 5) for v in p)
-            place = faces.frame_index, round(faces.time_s, 6), face
+            track = None if faces.track_id is None else int(faces.track_id[face])
+            place = faces.frame_index, round(faces.time_s, 6), face, track
             self.rows.append((*place, *box, score, self.emotions[p.argmax()], *shares))
         if len(self.rows) >= CHUNK:
             self._flush()

@@ -20,13 +20,22 @@ from fer_tf.inference.detect import Detector, crop_faces
 from fer_tf.inference.live import OnFrame
 from fer_tf.inference.pipeline import Stage, StageError, StageTime, interrupts_held, run
 from fer_tf.inference.table import FORMATS, FaceTable
+from fer_tf.inference.track import Tracker, Windows
 
 BATCH = 8
 """Faces of a file to classify at once, and frames that may wait between two stages; for a camera both are 1."""
 
 
 def infer_image(path_or_array: Path | str | np.ndarray, *, engine, detector: Detector) -> Faces:
-    """Return the classified faces of a picture: a file, or RGB uint8 (height, width, 3)."""
+    """Return the classified faces of a picture: a file, or RGB uint8 (height, width, 3).
+
+    Raises ValueError for a model that takes clips: a still face, repeated, would only look neutral to it.
+    """
+    if engine.card.window > 1:
+        raise ValueError(
+            f"{engine.card.name} takes clips of {engine.card.window} frames, not a picture: give it a video, "
+            "or take a model for pictures"
+        )
     image = path_or_array if isinstance(path_or_array, np.ndarray) else read_image(path_or_array)
     faces, crops = _cropped(_detected(Frame(0, 0.0, image), detector), detector, engine.card.image_size)
     return faces.with_(logits=engine.logits(crops))
@@ -114,7 +123,7 @@ def annotate_video(
     """Classify every face of a clip; write the annotated clip and the table of faces where they are asked for.
 
     source    a video file, or a camera's index
-    engine    anything with `.card` and `.logits(crops)`
+    engine    anything with `.card` and `.logits(crops)`; one that takes clips gets the last frames of each tracked face
     output    .mp4, H.264, at the rate of the source
     table     .csv, .parquet or .jsonl
     batch     faces to gather before the model runs; by default 8 for a file, 1 for a camera
@@ -198,7 +207,8 @@ def annotate_video(
 
 
 def _stages(engine, detector: Detector, batch: int) -> list[Stage]:
-    """From `Frame` to classified `Faces`."""
+    """From `Frame` to classified `Faces`; each stage has its own state, for each may run in a thread of its own."""
+    tracker, windows, size = Tracker(), Windows(engine.card.window), engine.card.image_size
 
     def infer(items: Iterator[tuple[Faces, np.ndarray]]) -> Iterator[Faces]:
         for group in _gathered(items, batch):
@@ -208,8 +218,8 @@ def _stages(engine, detector: Detector, batch: int) -> list[Stage]:
                 yield faces.with_(logits=own)
 
     return [
-        _each("detect", lambda frame: _detected(frame, detector)),
-        _each("crop", lambda faces: _cropped(faces, detector, engine.card.image_size)),
+        _each("detect", lambda frame: tracker.follow(_detected(frame, detector))),
+        _each("crop", lambda faces: windows.add(*_cropped(faces, detector, size))),
         Stage("infer", infer),
     ]
 

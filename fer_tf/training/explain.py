@@ -28,7 +28,9 @@ def saliency(
 ) -> np.ndarray:
     """Return saliency maps, float32 (n, s, s) in 0..1 at image size; a map without positive evidence stays all zero.
 
-    crops    uint8 (n, s, s, 3) RGB
+    Clips have a map for every frame, (n, window, s, s): 1 is the peak of the clip, so the maps say when, too.
+
+    crops    uint8 (n, s, s, 3) RGB, or (n, window, s, s, 3)
     method   one of `METHODS`
     emotion  what to explain: an index, an array (n,) of indices, or None for each crop's own highest logit
     layer    name of a layer with output (n, h, w, c) or tokens (n, t, c) of a square grid, class tokens first; the
@@ -44,14 +46,14 @@ def saliency(
     layer = layer or zoo.architecture(engine.card.architecture).saliency_layer
     probe = _probe(engine, layer)
     shape = probe.outputs[0].shape
-    if len(shape) not in (3, 4):
+    if len(shape) not in (3, 4) or (engine.card.window > 1 and "/" not in layer):  # outside, it is one for all frames
         raise ValueError(f"saliency needs a layer with a map or tokens; {layer!r} gives {tuple(shape)}")
     chosen = None if emotion is None else np.broadcast_to(emotion, len(crops))
     maps = []
     for start in range(0, len(crops), batch_size):
         rows = slice(start, start + batch_size)
         maps.append(_maps(probe, crops[rows], None if chosen is None else chosen[rows], method))
-    return np.concatenate(maps) if maps else np.empty(crops.shape[:3], np.float32)
+    return np.concatenate(maps) if maps else np.empty(crops.shape[:-1], np.float32)
 
 
 def attention_rollout(engine: KerasEngine, crops: np.ndarray, *, batch_size: int = 64) -> np.ndarray:
@@ -71,7 +73,7 @@ def attention_rollout(engine: KerasEngine, crops: np.ndarray, *, batch_size: int
         images, flow = crops[start : start + batch_size].astype(np.float32), tf.eye(attention[0].shape[-1])
         for scores in probe(images, training=False):
             flow = (tf.reduce_mean(scores, axis=1) + tf.eye(scores.shape[-1])) / 2 @ flow  # (n, t, t), rows sum to 1
-        maps.append(_enlarged(_grid(flow[:, 0, :, None]), crops.shape[1]))
+        maps.append(_enlarged(_grid(flow[:, 0, :, None]), images.shape[:-1]))
     return np.concatenate(maps) if maps else np.empty(crops.shape[:3], np.float32)
 
 
@@ -85,11 +87,12 @@ def _probe(engine: KerasEngine, layer: str) -> keras.Model:
         raise ValueError(f"{engine.card.name} has no layer {layer!r}; its last ones are {', '.join(last)}")
     if not inner:
         return keras.Model(model.input, [model.get_layer(outer).output, model.output])
-    at = names.index(outer)
-    x, taps = model.layers[at - 1].output, {}
-    for step in [*model.get_layer(outer).layers[1:], *model.layers[at + 1 :]]:  # from there on it is a chain
-        x = taps[step.name] = step(x)
-    return keras.Model(model.input, [taps[inner], x])
+    at, nested = names.index(outer), model.get_layer(outer)
+    tapped = keras.Model(nested.input, [nested.get_layer(inner).output, nested.output])
+    features, x = tapped(model.layers[at - 1].output)
+    for step in model.layers[at + 1 :]:  # around the nested model it is a chain
+        x = step(x)
+    return keras.Model(model.input, [features, x])
 
 
 def _maps(probe: keras.Model, crops: np.ndarray, emotion: np.ndarray | None, method: str) -> np.ndarray:
@@ -98,13 +101,13 @@ def _maps(probe: keras.Model, crops: np.ndarray, emotion: np.ndarray | None, met
     with tf.GradientTape() as tape:
         images = tf.constant(crops, tf.float32)
         tape.watch(images)  # so that a frozen backbone is recorded too
-        features, logits = probe(images, training=False)  # (n, h, w, c) or (n, t, c), (n, emotions)
+        features, logits = probe(images, training=False)  # (n, h, w, c) or (n, t, c), (n, emotions); n * window frames
         chosen = tf.argmax(logits, axis=1) if emotion is None else emotion
         evidence = tf.gather(logits, chosen, batch_dims=1)  # (n,)
     weights, features = _grid(tape.gradient(evidence, features)), _grid(features)  # (n, h, w, c)
     if method == "grad_cam":
         weights = tf.reduce_mean(weights, axis=(1, 2), keepdims=True)  # (n, 1, 1, c)
-    return _enlarged(tf.nn.relu(tf.reduce_sum(weights * features, axis=-1, keepdims=True)), crops.shape[1])
+    return _enlarged(tf.nn.relu(tf.reduce_sum(weights * features, axis=-1, keepdims=True)), crops.shape[:-1])
 
 
 def _grid(tokens):
@@ -116,9 +119,9 @@ def _grid(tokens):
     return keras.ops.reshape(patches, (-1, side, side, tokens.shape[2]))
 
 
-def _enlarged(maps, size: int) -> np.ndarray:
-    """Return maps (n, h, w, 1) as float32 (n, size, size), each divided by its peak; empty ones stay empty."""
+def _enlarged(maps, shape: tuple) -> np.ndarray:
+    """Return maps (m, h, w, 1) in a shape (n, s, s) or (n, window, s, s), each of the n divided by its peak, if any."""
     import tensorflow as tf
 
-    maps = tf.image.resize(maps, (size, size))[..., 0]
-    return tf.math.divide_no_nan(maps, tf.reduce_max(maps, axis=(1, 2), keepdims=True)).numpy()
+    maps = tf.reshape(tf.image.resize(maps, shape[-2:]), shape)
+    return tf.math.divide_no_nan(maps, tf.reduce_max(maps, axis=list(range(1, len(shape))), keepdims=True)).numpy()

@@ -34,9 +34,11 @@ def export(
     """Write the ONNX file of a run folder or `.keras` file; beside it, card.json says what it is.
 
     contract  what the graph takes and gives, for any n. "fer-tf": `crops` uint8 (n, s, s, 3) RGB in, `logits` float32
-              (n, emotions) out, then the model's other outputs. "model-zoo", that of emotion-ferplus-8.onnx in the ONNX
-              Model Zoo: `Input3` float32 (n, 1, 64, 64) grey 0..255 in, scores `Plus692_Output_0` float32 (n, 8) out,
-              in the order of `labels.FERPLUS_PUBLISHED`
+              (n, emotions) out, then the model's other outputs; a clip model takes a whole window (n, window, s, s, 3)
+              and keeps no state between calls: one file serves any number of faces, and a frame that was missed spoils
+              nothing. "model-zoo", that of emotion-ferplus-8.onnx in the ONNX Model Zoo: `Input3` float32
+              (n, 1, 64, 64) grey 0..255 in, scores `Plus692_Output_0` float32 (n, 8) out, in the order of
+              `labels.FERPLUS_PUBLISHED`
     target    by default model.onnx in the source's folder, under "model-zoo" in a folder model-zoo there
 
     Raises ValueError for a model that cannot keep the contract, RuntimeError, and writes nothing, if a runtime's logits
@@ -124,7 +126,7 @@ def _convert(engine: KerasEngine, card: ModelCard, path: Path) -> None:
             return tf.nest.flatten(model(tf.cast(crops, tf.float32), training=False))
 
     # Frozen first: tf2onnx would make inputs of the constants that a layer captures, such as EfficientNet's statistics.
-    frozen = convert_variables_to_constants_v2(outputs.get_concrete_function())
+    frozen = convert_variables_to_constants_v2(outputs.get_concrete_function(), lower_control_flow=False)
     converted, _ = tf2onnx.convert.from_graph_def(
         frozen.graph.as_graph_def(),
         input_names=[value.name for value in frozen.inputs],

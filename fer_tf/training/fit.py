@@ -60,6 +60,12 @@ def fit(
             f"branch_epochs trains one branch after another, but this {recipe.architecture} has "
             f"{len(zoo.branches(model)) or 'none'}: leave it 0"
         )
+    given = data.train.crops(model.input_shape[-2], slice(1)).shape[1:]
+    if given != model.input_shape[1:]:
+        raise ValueError(
+            f"{recipe.architecture} takes {model.input_shape[1:]}, but a row of {data.name} is {given}: "
+            f"load the data with window={recipe.window}"
+        )
     names = [layer.name for layer in zoo.backbone_layers(model) if layer.weights]
     for prefix in recipe.unfreeze:
         if not any(name.startswith(prefix) for name in names):
@@ -136,7 +142,7 @@ def _epoch(trainer, stage: keras.Model, data: Splits, recipe: Recipe, *, epoch, 
     those of the labels, whatever the targets, on train as on valid; the learning rate is the higher one of start and
     end. Raises ValueError if the loss or a logit is not finite.
     """
-    batching = {"image_size": stage.input_shape[1], "batch_size": recipe.batch_size}
+    batching = {"image_size": stage.input_shape[-2], "batch_size": recipe.batch_size}
     weights = balanced_weights(data.train) if recipe.class_weight == "balanced" else None
     order = np.random.default_rng((recipe.seed, epoch)).permutation(len(data.train))
     drawing = {"targets": recipe.targets, "seed": (recipe.seed, epoch, 1)}  # 1: not the numbers of the order
@@ -192,11 +198,15 @@ def augmentation_layers(augmentation: Augmentation) -> list[keras.layers.Layer]:
 
 
 def with_augmentation(stage: keras.Model, layers: list[keras.layers.Layer]) -> keras.Model:
-    """Return augmentation followed by `stage`, sharing its variables; `stage` itself stays free of it."""
+    """Return augmentation followed by `stage`, sharing its variables; `stage` itself stays free of it.
+
+    A clip goes through as one picture whose channels are those of all its frames, so all of them change alike.
+    """
     crops = keras.Input(stage.input_shape[1:])
-    x = crops
+    x = _as_channels(crops) if layers else crops
     for layer in layers:
         x = layer(x)
+    x = _as_frames(x, stage.input_shape) if layers else x
     return keras.Model(crops, stage(x), name="trainer")
 
 
@@ -205,6 +215,22 @@ def _stage(model: keras.Model, branches: int) -> keras.Model:
     if not branches:
         return model
     return keras.Model(model.input, keras.ops.stack(zoo.branches(model)[:branches], axis=1))
+
+
+def _as_channels(clips):
+    """Return clips (n, window, s, s, 3) as (n, s, s, window * 3); pictures stay as they are."""
+    if len(clips.shape) == 4:
+        return clips
+    _, window, *side, channels = clips.shape
+    return keras.ops.reshape(keras.ops.transpose(clips, (0, 2, 3, 1, 4)), (-1, *side, window * channels))
+
+
+def _as_frames(pictures, shape: tuple):
+    """Return what `_as_channels` made as clips of this shape (n, window, s, s, 3) again."""
+    if len(shape) == 4:
+        return pictures
+    _, window, *side, channels = shape
+    return keras.ops.transpose(keras.ops.reshape(pictures, (-1, *side, window, channels)), (0, 3, 1, 2, 4))
 
 
 def _prepare(trainer: keras.Model, model: keras.Model, recipe: Recipe, *, phase: str, steps: int) -> None:

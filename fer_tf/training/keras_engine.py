@@ -33,7 +33,7 @@ class KerasEngine:
         self.provider = f"Keras on {keras.backend.backend()}"
 
     def logits(self, crops: np.ndarray) -> np.ndarray:
-        """Return float32 (n, emotions) for RGB crops uint8 (n, s, s, 3)."""
+        """Return float32 (n, emotions) for RGB crops uint8 (n, *card.input_shape)."""
         return self._predict(self.model, crops)
 
     def run(self, crops: np.ndarray) -> dict[str, np.ndarray]:
@@ -47,7 +47,7 @@ class KerasEngine:
         return keras.Model(self.model.input, self.model_outputs)
 
     def extract_features(self, crops: np.ndarray) -> np.ndarray:
-        """Return what the head works on, float32 (n, c): the backbone's features, pooled or flattened."""
+        """Return what the head works on, float32 (n, c) or (n, window, c): the backbone's features, pooled or flat."""
         first = next(layer for layer in self.model.layers if layer.name.startswith("head_"))
         return self._predict(keras.Model(self.model.input, first.output), crops)
 

@@ -125,6 +125,11 @@ class Recipe:
         for name, known in CHOICES.items():
             _check(getattr(self, name) in known, name, " or ".join(known), getattr(self, name))
 
+    @property
+    def window(self) -> int:
+        """Frames that the network takes at once: what `readers.load` must be told."""
+        return self.options.get("window", zoo.architecture(self.architecture).window)
+
     def with_(self, **changes) -> "Recipe":
         """Return a copy with these choices replaced, validated again; an unknown name raises ValueError."""
         return type(self).from_dict(asdict(self) | changes)

@@ -1,7 +1,8 @@
 """The architectures: one file each, one line each in `ARCHITECTURES`. Keras 3 only; Keras is imported by `build`.
 
 A file `fer_tf/zoo/<name>.py` holds one function `build(*, emotions, image_size, weights, **options) -> keras.Model`:
-RGB 0..255 (n, image_size, image_size, 3) in, logits (n, emotions) out, every preprocessing step a layer of the graph.
+RGB 0..255 (n, image_size, image_size, 3) in, logits (n, emotions) out, every preprocessing step a layer of the graph;
+a temporal one takes clips (n, window, image_size, image_size, 3).
 Layers of the head are named `head_...`; everything else is the backbone. The default of an option says what it takes:
 a whole number is a count, 1 or more; a fraction is a share, 0 or more and below 1; a tuple holds several of the kind.
 """
@@ -16,6 +17,7 @@ class Architecture:
 
     image_size      default side of the input in pixels
     module          its file, where that is not named like it; `options` are then what it fixes there
+    window          frames that it takes at once, unless its option `window` says otherwise; 1 is a picture
     saliency_layer  name of the layer where saliency maps look: the last one with 6x6 cells or more at `image_size`;
                     a layer inside another one has a path, such as "backbone/stage_1"
     """
@@ -25,6 +27,7 @@ class Architecture:
     source: str
     module: str = ""
     options: dict = field(default_factory=dict)
+    window: int = 1
 
 
 ARCHITECTURES = {
@@ -46,6 +49,9 @@ ARCHITECTURES = {
     "vit": Architecture(image_size=48, saliency_layer="block_11_norm_1", source="Dosovitskiy et al. 2021"),
     "swin": Architecture(image_size=96, saliency_layer="backbone/stage_1", source="Liu et al. 2021"),
     "esr": Architecture(image_size=96, saliency_layer="base_relu_4", source="Siqueira et al. 2020"),
+    "cnn_lstm": Architecture(
+        image_size=48, saliency_layer="backbone/relu_3", source="Donahue et al. 2015 (LRCN)", window=16
+    ),
 }
 
 
