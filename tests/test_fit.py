@@ -485,7 +485,7 @@ def test_all_frames_of_a_clip_are_changed_alike():
     clips = keras.Input((3, 32, 32, 3))
     model = keras.Model(clips, keras.layers.Identity()(clips))
     every = Augmentation(flip=True, shift=0.2, rotate=20, zoom=0.2, brightness=0.2, contrast=0.2)
-    trainer = fit._with_augmentation(model, Recipe(augmentation=every))
+    trainer = fit.with_augmentation(model, fit.augmentation_layers(every))
     still = np.repeat(patterns(8, seed=0).crops(32)[:, None], 3, axis=1).astype(np.float32)
     changed = keras.ops.convert_to_numpy(trainer(still, training=True))
     np.testing.assert_allclose(changed[:, 1:], changed[:, [0, 0]], atol=1e-2)

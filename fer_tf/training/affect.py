@@ -74,7 +74,7 @@ def _train(model: keras.Model, data: Splits, recipe: Recipe, run_dir: Path, *, r
     """Run all epochs, save the best one; return the history."""
     for layer in model.layers:
         layer.trainable = not layer.name.startswith("base_")
-    batching = {"image_size": model.input_shape[1], "batch_size": recipe.batch_size}
+    batching = {"image_size": model.input_shape[-2], "batch_size": recipe.batch_size}
     stage = keras.Model(
         model.input,
         {
