@@ -8,7 +8,10 @@ import numpy as np
 
 from fer_tf.card import METADATA_KEY, ModelCard, describe_file
 from fer_tf.data.drawn import draw_faces
+from fer_tf.inference.cost import multiply_adds
 from fer_tf.inference.engine import BACKENDS, load_engine
+from fer_tf.training.compare import count_parameters
+from fer_tf.training.folder import keras_file
 from fer_tf.training.keras_engine import KerasEngine, load_keras
 
 OPSET = 18
@@ -49,10 +52,11 @@ def export(source: Path, target: Path | None = None, *, tolerance: float = TOLER
             raise RuntimeError(
                 f"{target.name} was not saved: logits differ from Keras by {worst}, allowed is {tolerance}"
             )
+        cost = {"parameters": count_parameters(keras_file(source)), "multiply_adds": multiply_adds(temporary)}
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
-    described = describe_file(target) | {"opset": OPSET, "parity": parity}
+    described = describe_file(target) | cost | {"opset": OPSET, "parity": parity}
     card.with_(files=card.files | {target.name: described}).save(card_path)
     return Exported(path=target, opset=OPSET, parity=parity)
 
