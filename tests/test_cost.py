@@ -1,5 +1,7 @@
 """Multiply-adds are those that a hand counts."""
 
+from pathlib import Path
+
 import numpy as np
 import onnx
 import pytest
@@ -113,3 +115,10 @@ def test_shipped_models_cost_what_is_published():
     grey, convolutions = 48 * 48 * 3, 25 * (48**2 * 32 + 24**2 * 32 * 64 + 12**2 * 64 * 120)
     dense = 6 * 6 * 120 * 84 + 84 * 7
     assert multiply_adds(paths.MODELS / "lenet" / "model.onnx") == grey + convolutions + dense
+
+
+@pytest.mark.parametrize(("name", "published"), [("resnet50", 4.09e9), ("squeezenet", 0.35e9)])
+def test_known_networks_cost_what_is_published(name, published):
+    """Of torchvision's table of models; the networks, without their weights, come with onnx."""
+    path = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light" / f"light_{name}.onnx"
+    assert multiply_adds(path) == pytest.approx(published, rel=0.005)
