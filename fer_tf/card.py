@@ -29,7 +29,7 @@ class ModelCard:
     recipe       the choices of the training run, as JSON values
     data         name, fingerprint, terms of the training data
     metrics      split name -> {n, accuracy, accuracy_interval, macro_f1, ...}
-    files        file name -> {sha256, bytes}
+    files        file name -> {sha256, bytes, parameters}, and of an .onnx file {multiply_adds, opset, parity}
     """
 
     name: str

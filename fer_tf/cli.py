@@ -14,8 +14,8 @@ from fer_tf.terminal import bar, busy, show
 
 app = typer.Typer(
     cls=terminal.Commands,
-    help="Facial emotion recognition: download, split, train, evaluate, export, image, video, bench, suite, models. "
-    "Labels are what annotators saw in a picture, not what a person felt.",
+    help="Facial emotion recognition: download, split, train, evaluate, export, image, video, bench, measure, suite, "
+    "models. Labels are what annotators saw in a picture, not what a person felt.",
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
@@ -321,16 +321,64 @@ def bench(
 
 
 @app.command()
-def models(as_json: AsJson = False) -> None:
-    """List the architectures and the shipped models with what their cards say."""
-    from fer_tf import paths, zoo
-    from fer_tf.card import ModelCard
+def measure(
+    architecture: Annotated[list[str], typer.Option(help="Only this one; all if left out. Repeatable.")] = (),
+    runs: Annotated[int, typer.Option(help="Calls to time, per backend and batch.")] = 100,
+    threads: Annotated[int | None, typer.Option(help="Cores the model may use.")] = None,
+    output: Annotated[Path | None, typer.Option(help="Write the figures here as JSON, after every one.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure architectures, untrained: size, multiply-adds, then speed and memory on every backend.
 
-    shipped = [ModelCard.load(path) for path in sorted(paths.MODELS.glob("*/card.json"))]
-    cards = {card.name: json.loads(card.to_json()) for card in shipped}
-    known = {name: {"image_size": a.image_size, "source": a.source} for name, a in zoo.ARCHITECTURES.items()}
-    values = {"architectures": known, "models": cards}
-    show(values, tables.architectures(), tables.models(shipped), as_json=as_json)
+    Figures of other architectures in --output stay if they were measured here, under the same conditions. Ctrl-C keeps
+    what is measured.
+    """
+    from fer_tf import zoo
+    from fer_tf.files import check_writable
+
+    for name in architecture:
+        zoo.architecture(name)
+    if output:
+        check_writable(output)
+    with busy("starting Keras"), terminal.quiet():
+        from fer_tf.inference.benchmark import save
+        from fer_tf.training.measure import conditions, measure, others
+
+    names, about, found = architecture or list(zoo.ARCHITECTURES), conditions(runs=runs, threads=threads), {}
+    kept = others(output, names, about) if output else {}
+    try:
+        with bar("measure", unit="steps") as advance, terminal.quiet():
+            for name, figures in measure(names, runs=runs, threads=threads, progress=advance):
+                found[name] = figures
+                if output:
+                    save(about | {"architectures": kept | found}, output)
+    finally:
+        if found:
+            lines = tables.beside_published(found)
+            show(about | {"architectures": found}, tables.measured(found, about), *lines, as_json=as_json)
+
+
+@app.command()
+def models(
+    runs: Annotated[Path | None, typer.Option(help="The folder of trained runs; runs/ if left out.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List every architecture, shipped model and trained run, with size, cost, labels and test figures."""
+    from itertools import groupby
+
+    from fer_tf import paths
+    from fer_tf.training.catalogue import catalogue
+
+    if runs and not runs.is_dir():
+        raise FileNotFoundError(f"no folder {runs}: give the one that holds the runs")
+    folder = runs or paths.RUNS
+    found = catalogue(folder)
+    shown = [tables.architectures(found["architectures"]), tables.models(found["models"], title="shipped models")]
+    for parent, names in groupby(found["runs"], key=lambda name: Path(name).parent):
+        trained = {Path(name).name: found["runs"][name] for name in names}
+        shown.append(tables.models(trained, title=f"trained in {folder / parent}"))
+    shown += [f"{folder / name}: {reason}" for name, reason in found["unusable"].items()]
+    show(found, *shown, as_json=as_json)
 
 
 @app.command()

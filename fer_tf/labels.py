@@ -53,6 +53,12 @@ COLOURS = {  # hex RGB
 }
 
 
+def set_name(emotions: tuple[str, ...]) -> str:
+    """Return which labels these are, in any order: "FER2013-7", "FER+-8", or such as "other-5"."""
+    known = {frozenset(FER2013): "FER2013-7", frozenset(FERPLUS): "FER+-8"}
+    return known.get(frozenset(emotions), f"other-{len(emotions)}")
+
+
 def canonical(name: str) -> str:
     """Return this package's spelling of an emotion: ``canonical("Happiness") == "happy"``.
 

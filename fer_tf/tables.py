@@ -3,9 +3,6 @@
 from rich.box import SIMPLE
 from rich.table import Column, Table
 
-from fer_tf.card import ModelCard
-from fer_tf.zoo import ARCHITECTURES
-
 
 def metrics(judged: dict, *, title: str) -> Table:
     """Return one line per set of rows, from reports or from a card: accuracy, macro-F1, intervals, calibration."""
@@ -64,27 +61,82 @@ def ladder(result: dict) -> Table:
     return table
 
 
-def architectures() -> Table:
-    """Return what the zoo builds."""
-    table = Table("architecture", "default image", "source", title="architectures, for training")
-    for name, known in ARCHITECTURES.items():
-        table.add_row(name, f"{known.image_size} px", known.source)
+def architectures(known: dict) -> Table:
+    """Return what the zoo builds, from `catalogue`'s values."""
+    table = _figures("architecture", *COST, "ONNX\nMB", title="architectures, for training")
+    table.add_column("source")
+    for name, about in known.items():
+        table.add_row(name, *_cost(about), _megabytes(about.get("onnx_bytes")), about["source"])
     return table
 
 
-def models(cards: list[ModelCard]) -> Table:
-    """Return what the cards of shipped models say."""
-    columns = "size", "trained on", "test", "macro-F1", "clean rows", "files"
-    table = Table(Column("model", no_wrap=True), *columns, title="shipped models")
-    for card in cards:
-        test, clean = card.metrics["test"], card.metrics.get("test_clean")
-        shares = (
-            _percent(test["accuracy"]),
-            _percent(test["macro_f1"]),
-            _percent(clean["accuracy"]) if clean else "none",
-        )
-        megabytes = sum(about["bytes"] for about in card.files.values()) / 1e6
-        table.add_row(card.name, f"{card.image_size} px", card.data.get("name", ""), *shares, f"{megabytes:.1f} MB")
+def models(entries: dict, *, title: str) -> Table:
+    """Return shipped models or trained runs, from `catalogue`'s values."""
+    figures = "test\nacc. %", "test\nF1 %", "test\nrows"
+    table = _figures("model", *COST, "file\nMB", *figures, "labels", title=title)
+    table.add_column("trained\non", overflow="fold")
+    for name, about in entries.items():
+        figures = ["-"] * 3
+        if judged := about["test"]:
+            figures = [f"{100 * judged[key]:.2f}" for key in ("accuracy", "macro_f1")] + [f"{judged['n']:,}"]
+        described = about["label_set"], about["data"].get("name", "-")
+        table.add_row(name, *_cost(about), _megabytes(about["file"]["bytes"]), *figures, *described)
+    return table
+
+
+def measured(found: dict, conditions: dict) -> Table:
+    """Return the speed of every architecture on every backend at batch 1 and 8, from `measure`'s values."""
+    host, timing = conditions["host"], ("images/s", "p50\nms", "p95\nms")
+    title = f"{host['cpu']}, {host['cores']} cores, {conditions['runs']} runs; images/s and latency at batch 1, then 8"
+    table = _figures("architecture", *timing, *timing, "peak\nMB", "parity", title=title)
+    for name, about in found.items():
+        table.add_row(name)
+        for backend, timed in about["backends"].items():
+            cells = []
+            for batch in timed["batches"].values():
+                latency = batch["latency_ms"]
+                cells += [f"{batch['images_per_s']:,.1f}", f"{latency['p50']:.1f}", f"{latency['p95']:.1f}"]
+            peak = timed["memory_mb"]["peak"]
+            cells += ["-" if peak is None else f"{peak:,.0f}", f"{about['parity'][backend]:.0e}"]
+            table.add_row(f"  {backend}", *cells)
+    return table
+
+
+def beside_published(found: dict) -> list[str]:
+    """Return a line per architecture of which others published a speed: ours at batch 1, theirs, how and on what."""
+    lines = []
+    for name, about in found.items():
+        if theirs := about.get("published"):
+            speeds = {backend: timed["batches"]["1"]["images_per_s"] for backend, timed in about["backends"].items()}
+            ours = ", ".join(f"{speed:.1f} ({backend})" for backend, speed in speeds.items())
+            method = f"{theirs['cpu']}, {theirs['method']}: {theirs['source']}"
+            lines.append(f"{name}, images/s at batch 1: {ours}; published {theirs['images_per_s']} ({method})")
+    return lines
+
+
+COST = "image\npx", "param.\nM", "mult.-\nadds, M"
+
+
+def _cost(about: dict) -> tuple[str, str, str]:
+    """Return the cells below `COST`; a clip's image is frames x pixels."""
+    shape, parameters, multiply_adds = (about.get(key) for key in ("input_shape", "parameters", "multiply_adds"))
+    frames = f"{shape[0]} x " if shape and len(shape) == 4 else ""
+    return (
+        f"{frames}{about['image_size']}",
+        "-" if parameters is None else f"{parameters / 1e6:,.2f}",
+        "-" if multiply_adds is None else f"{multiply_adds / 1e6:,.0f}",
+    )
+
+
+def _megabytes(size: int | None) -> str:
+    return "-" if size is None else f"{size / 1e6:.1f}"
+
+
+def _figures(first: str, *columns: str, title: str) -> Table:
+    """Return a table that fits 80 columns: figures to the right, of which none is cut."""
+    table = Table(Column(first, min_width=15, overflow="fold"), title=title, box=SIMPLE, padding=0)
+    for name in columns:
+        table.add_column(name, justify="right", no_wrap=True)
     return table
 
 

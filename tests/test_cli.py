@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -35,8 +36,9 @@ def picture(tmp_path_factory) -> Path:
 def test_help_lists_every_command():
     done = run("--help")
     assert done.returncode == 0
-    for command in ("download", "split", "train", "evaluate", "export", "image", "video", "bench", "suite", "models"):
+    for command in ("download", "split", "train", "evaluate", "export", "image", "video", "bench", "measure", "suite"):
         assert command in done.stdout
+    assert "models" in done.stdout
 
 
 def test_image_prints_every_face_sorted(picture, tmp_path):
@@ -167,6 +169,24 @@ def test_models_lists_what_is_shipped():
     assert set(listed["architectures"]) >= {"lenet", "mobilenet_v2"}
 
 
+def test_models_names_a_damaged_run_and_lists_the_others(tmp_path):
+    for name in ("whole", "cut"):
+        shutil.copytree(paths.MODELS / "lenet", tmp_path / "suite" / name)
+    (tmp_path / "suite" / "cut" / "card.json").write_text("{}")
+    done = run("models", "--runs", tmp_path)
+    assert done.returncode == 0 and f"trained in {tmp_path / 'suite'}" in done.stdout.replace("\n", "")
+    assert done.stdout.count("64.31") == 2 and "suite/cut: " in done.stdout and "the model card lacks" in done.stdout
+
+
+def test_measure_adds_to_a_file(tmp_path):
+    once = ["measure", "--architecture", "lenet", "--runs", "1", "--output", tmp_path / "sizes.json", "--json"]
+    done = run(*once)
+    assert done.returncode == 0, done.stderr
+    written = json.loads((tmp_path / "sizes.json").read_text())
+    assert written == json.loads(done.stdout) and set(written["architectures"]) == {"lenet"}
+    assert written["runs"] == 1 and written["threads"] is None and written["versions"]["openvino"]
+
+
 def damaged(tmp_path: Path) -> None:
     """Lay out what the table below names."""
     (tmp_path / "text.jpg").write_text("not a picture")
@@ -208,6 +228,9 @@ def damaged(tmp_path: Path) -> None:
         (["suite", "-p", "epoch=3"], "epochs"),
         (["suite", "-p", "dataset"], "NAME=VALUE"),
         (["models", "extra"], "extra"),
+        (["models", "--runs", "none"], "no folder none"),
+        (["measure", "--architecture", "alexnet"], "unknown architecture 'alexnet'; known are lenet"),
+        (["measure", "--output", "none/a.json"], "does not exist: make it first"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

@@ -12,6 +12,7 @@ from fer_tf.card import ModelCard
 from fer_tf.data.drawn import draw_faces
 from fer_tf.inference.engine import load_engine
 from fer_tf.training import export as exporting
+from fer_tf.training.compare import count_parameters
 from fer_tf.training.export import OPSET, RUNTIMES, TOLERANCE, export, golden_batch
 from fer_tf.training.keras_engine import load_keras
 
@@ -35,6 +36,7 @@ def test_three_runtimes_agree_with_keras(name, tmp_path):
     assert set(exported.parity) == set(RUNTIMES) and max(exported.parity.values()) <= TOLERANCE
     described = ModelCard.load(tmp_path / "card.json").files["model.onnx"]
     assert described["opset"] == OPSET and described["bytes"] == exported.path.stat().st_size
+    assert described["multiply_adds"] > 1e5 and described["parameters"] == count_parameters(tmp_path / "model.keras")
     crops = np.random.default_rng(0).integers(0, 256, (7, *card.input_shape), dtype=np.uint8)
     expected = load_keras(tmp_path).run(crops)
     for backend in RUNTIMES:

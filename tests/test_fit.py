@@ -61,6 +61,8 @@ def test_a_run_folder_is_complete(finished, tiny):
     assert Recipe.load(folder / "recipe.json") == recipe.with_(targets="distribution")  # tiny carries votes
     assert card.recipe["targets"] == "distribution"
     assert card.data["fingerprint"] == tiny.fingerprint and card.emotions == tiny.emotions
+    saved = keras.saving.load_model(folder / "model.keras", compile=False)
+    assert card.files["model.keras"]["parameters"] == saved.count_params()
     assert "improved" in (folder / "log.txt").read_text()
 
 

@@ -10,7 +10,10 @@ from fer_tf import labels
 from fer_tf.card import METADATA_KEY, ModelCard, describe_file
 from fer_tf.data.drawn import draw_faces
 from fer_tf.files import make_folder
+from fer_tf.inference.cost import multiply_adds
 from fer_tf.inference.engine import BACKENDS, load_engine
+from fer_tf.training.compare import count_parameters
+from fer_tf.training.folder import keras_file
 from fer_tf.training.keras_engine import KerasEngine, load_keras
 
 OPSET = 18
@@ -63,11 +66,12 @@ def export(
             raise RuntimeError(
                 f"{target.name} was not saved: logits differ from Keras by {worst}, allowed is {tolerance}"
             )
+        cost = {"parameters": count_parameters(keras_file(source)), "multiply_adds": multiply_adds(temporary)}
         make_folder(target.parent)
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
-    described = describe_file(target) | {"opset": OPSET, "parity": parity}
+    described = describe_file(target) | cost | {"opset": OPSET, "parity": parity}
     card.with_(files=card.files | {target.name: described}).save(card_path)
     return Exported(path=target, opset=OPSET, parity=parity)
 

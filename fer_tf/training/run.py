@@ -16,6 +16,7 @@ import numpy as np
 from fer_tf.card import ModelCard, describe_file
 from fer_tf.data.labelled import Splits
 from fer_tf.files import partial_path, settled, write_atomically
+from fer_tf.training.compare import count_parameters
 from fer_tf.training.evaluate import judge, judge_affect
 from fer_tf.training.keras_engine import KerasEngine
 from fer_tf.training.recipe import Recipe
@@ -121,6 +122,7 @@ def finish(run_dir: Path, data: Splits, recipe: Recipe, *, affect: bool = False)
     With `affect`, valence and arousal are judged, too: "affect" in metrics.json, split by split.
     """
     model = keras.saving.load_model(run_dir / "model.keras", compile=False)
+    described = describe_file(run_dir / "model.keras") | {"parameters": count_parameters(run_dir / "model.keras")}
     card = ModelCard(
         name=run_dir.name,
         architecture=recipe.architecture,
@@ -131,7 +133,7 @@ def finish(run_dir: Path, data: Splits, recipe: Recipe, *, affect: bool = False)
         data=json.loads((run_dir / "data.json").read_text(encoding="utf-8")),
         versions=_versions(),
         notices=(recipe.notice,) if recipe.notice else (),
-        files={"model.keras": describe_file(run_dir / "model.keras")},
+        files={"model.keras": described},
     )
     engine = KerasEngine(model, card)
     reports, predictions = judge(engine, data)

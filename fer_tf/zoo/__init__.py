@@ -7,8 +7,10 @@ Layers of the head are named `head_...`; everything else is the backbone. The de
 a whole number is a count, 1 or more; a fraction is a share, 0 or more and below 1; a tuple holds several of the kind.
 """
 
+import json
 from dataclasses import dataclass, field
 from importlib import import_module
+from pathlib import Path
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +62,11 @@ def architecture(name: str) -> Architecture:
     if name not in ARCHITECTURES:
         raise ValueError(f"unknown architecture {name!r}; known are {', '.join(ARCHITECTURES)}")
     return ARCHITECTURES[name]
+
+
+def measured() -> dict:
+    """Return what `fer-tf measure` wrote to measured.json: "date", "host" and so on, and "architectures" by name."""
+    return json.loads(Path(__file__).with_name("measured.json").read_text(encoding="utf-8"))
 
 
 def build(name: str, *, emotions: int, image_size: int | None = None, weights: str | None = None, **options):
