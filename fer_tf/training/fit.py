@@ -220,11 +220,12 @@ def _prepare(trainer: keras.Model, model: keras.Model, recipe: Recipe, *, phase:
 
 def _optimizer(recipe: Recipe, *, phase: str, steps: int) -> keras.optimizers.Optimizer:
     schedules, rate = keras.optimizers.schedules, recipe.learning_rate
+    schedule = recipe.schedule if phase == "fine" else "constant"
     if phase == "head":
         rate = recipe.head_learning_rate
-    elif recipe.schedule == "step":
+    elif schedule == "step":
         rate = schedules.ExponentialDecay(rate, recipe.step_size * steps, recipe.gamma, staircase=True)
-    elif recipe.schedule == "cosine":
+    elif schedule == "cosine":
         warmup = round(recipe.warmup_epochs * steps)
         decay = max(recipe.epochs * steps - warmup, 1)
         start, peak = (0.0, rate) if warmup else (rate, None)
