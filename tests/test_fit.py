@@ -425,6 +425,9 @@ def test_schedules(optimizer, schedule, rates):
     for epoch, expected in enumerate(rates):
         made.iterations.assign(10 * epoch)
         assert float(made.learning_rate) == pytest.approx(expected, abs=1e-6)
+    made = fit._optimizer(recipe, phase="branch_2", steps=10)
+    made.iterations.assign(35)
+    assert float(made.learning_rate) == pytest.approx(0.1)
 
 
 def test_plateau_lowers_the_rate_of_a_real_run(tiny, tmp_path):

@@ -2,8 +2,9 @@
 
 An ensemble (`zoo.branches`) is judged by the mean of its branches' logits, and its loss is the sum of theirs. It may
 grow branch by branch (Siqueira et al. 2020): every branch is trained for `Recipe.branch_epochs` together with those
-before it, then the next joins them. All train at one rate; in the published code the new branch learns ten times as
-fast as what was there before it.
+before it, then the next joins them. The choice of the best epoch starts anew with every branch, so that only the whole
+ensemble can be kept. All train at one rate; in the published code the new branch learns ten times as fast as what was
+there before it.
 
 The folder holds recipe.json, data.json, model.keras (the selected weights), history.csv, log.txt, tensorboard/,
 predictions.npz, card.json and metrics.json; while training also checkpoint.npz, the whole state after the last epoch,
@@ -247,11 +248,12 @@ def _prepare(trainer: keras.Model, model: keras.Model, recipe: Recipe, *, phase:
 
 def _optimizer(recipe: Recipe, *, phase: str, steps: int) -> keras.optimizers.Optimizer:
     schedules, rate = keras.optimizers.schedules, recipe.learning_rate
+    schedule = recipe.schedule if phase == "fine" else "constant"
     if phase == "head":
         rate = recipe.head_learning_rate
-    elif recipe.schedule == "step":
+    elif schedule == "step":
         rate = schedules.ExponentialDecay(rate, recipe.step_size * steps, recipe.gamma, staircase=True)
-    elif recipe.schedule == "cosine":
+    elif schedule == "cosine":
         warmup = round(recipe.warmup_epochs * steps)
         decay = max(recipe.epochs * steps - warmup, 1)
         start, peak = (0.0, rate) if warmup else (rate, None)
