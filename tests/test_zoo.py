@@ -1,3 +1,4 @@
+import keras
 import numpy as np
 import pytest
 from conftest import small_size
@@ -45,9 +46,10 @@ def test_the_registry_names_a_layer_with_a_map_and_a_head(name):
     [
         (lambda: zoo.build("alexnet", emotions=7), ValueError, "known are lenet, mobilenet_v2, vgg"),
         (lambda: zoo.build("vgg", emotions=7, weights="imagenet"), ValueError, "no pretrained weights"),
-        (lambda: zoo.build("vit", emotions=7, size="huge"), ValueError, "known are tiny, small, base"),
+        (lambda: zoo.build("vit", emotions=7, size="huge"), ValueError, "known are nano, tiny, small, base"),
         (lambda: zoo.build("vit", emotions=7, image_size=50), ValueError, "take image_size 48 or 54"),
         (lambda: zoo.build("swin", emotions=7, image_size=48), ValueError, "a multiple of 32, got 48"),
+        (lambda: zoo.build("swin", emotions=7, image_size=40, patch_size=2), ValueError, "a multiple of 16, got 40"),
         (lambda: zoo.build("efficientnet_b4", emotions=7, size="b0"), ValueError, "has no option size"),
         (lambda: zoo.build("lenet", emotions=7, image_size=16), ValueError, "32 to 256 px, got 16"),
         (lambda: zoo.build("lenet", emotions=7, depth=3), ValueError, "has no option depth; it has"),
@@ -80,8 +82,6 @@ def test_a_damaged_file_of_weights_is_named(tmp_path):
 
 
 def test_a_file_of_backbone_weights_lands_in_the_flat_graph(tmp_path):
-    import keras
-
     source = keras.applications.MobileNetV2(input_shape=(64, 64, 3), include_top=False, weights=None)
     source.save_weights(tmp_path / "backbone.weights.h5")
     model = zoo.build("mobilenet_v2", emotions=7, image_size=64, weights=str(tmp_path / "backbone.weights.h5"))
@@ -91,3 +91,26 @@ def test_a_file_of_backbone_weights_lands_in_the_flat_graph(tmp_path):
         ):
             np.testing.assert_array_equal(found, expected)
     assert model.get_layer("Conv_1_bn").momentum == 0.9
+
+
+def test_a_narrow_resnet_is_resnet50_with_fewer_filters(tmp_path):
+    narrow, full = (zoo.build("resnet50", emotions=7, image_size=48, width=width) for width in (16, 64))
+    assert [layer.name for layer in narrow.layers] == [layer.name for layer in full.layers]
+    for layer in zoo.backbone_layers(full):
+        assert narrow.get_layer(layer.name).output.shape[1:3] == layer.output.shape[1:3]
+    assert narrow.get_layer("conv5_block3_out").output.shape[3] == 512 and narrow.count_params() < 1.6e6
+    assert narrow.get_layer("conv1_bn").momentum == 0.9
+    crops = np.random.default_rng(0).integers(0, 256, (2, 48, 48, 3), dtype=np.uint8)
+    centred = keras.Model(narrow.input, narrow.get_layer("centre").output).predict(crops, verbose=0)
+    expected = keras.Model(full.input, full.get_layer("centre").output).predict(crops, verbose=0)
+    np.testing.assert_array_equal(centred, expected)  # preprocessing is not narrowed
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("vit", {"size": "nano", "patch_size": 8}), ("swin", {"size": "nano", "patch_size": 2})],
+)
+def test_sizes_for_lessons(name, options):
+    model = zoo.build(name, emotions=7, image_size=48, **options)
+    assert model.predict(np.zeros((2, 48, 48, 3), np.uint8), verbose=0).shape == (2, 7)
+    assert model.count_params() < 2e6
