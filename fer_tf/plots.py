@@ -97,6 +97,83 @@ def saliency_grid(images: np.ndarray, maps: np.ndarray, titles: Sequence[str], *
     return axes
 
 
+def patches(image: np.ndarray, *, patch_size: int, columns: int | None = None, ax: Axes | None = None) -> Axes:
+    """Draw a picture cut into patches, as a vision transformer takes it: in their places, or in rows of `columns`.
+
+    image  uint8 (s, s, 1 or 3); patch_size, in pixels, divides s
+    """
+    side = len(image) // patch_size
+    if side * patch_size != len(image):
+        raise ValueError(f"patches of {patch_size} px do not divide a picture of {len(image)} px")
+    columns = columns or side
+    rows = -(-side * side // columns)
+    cut = np.broadcast_to(image, (*image.shape[:2], 3)).reshape(side, patch_size, side, patch_size, 3).swapaxes(1, 2)
+    sheet = np.full((rows * columns, patch_size + 1, patch_size + 1, 3), 255, np.uint8)  # a white line around each
+    sheet[: side * side, :-1, :-1] = cut.reshape(-1, patch_size, patch_size, 3)  # row by row: the sequence
+    height, width = rows * (patch_size + 1), columns * (patch_size + 1)
+    ax = _axes(ax, 2.6 if columns == side else 9, 2.9 if columns == side else 0.5 + 9 * height / width)
+    ax.imshow(sheet.reshape(rows, columns, *sheet.shape[1:]).swapaxes(1, 2).reshape(height, width, 3))
+    ax.set(title=f"{side * side} patches of {patch_size} px", xticks=[], yticks=[])
+    ax.spines[:].set_visible(False)
+    return ax
+
+
+def position_similarity(positions: np.ndarray, *, ax: Axes | None = None) -> Axes:
+    """Draw how alike the position embeddings of a ViT's patches are: a small map per patch, in that patch's place.
+
+    positions  float (t, width) of a square grid of t patches, without class token
+
+    Each map shows the cosine of its patch's embedding with those of all patches, its own (1) included. Source:
+    Dosovitskiy et al. 2021, figure 7.
+    """
+    side = round(len(positions) ** 0.5)
+    if side * side != len(positions):
+        raise ValueError(f"expected a square number of patches without class token, got {len(positions)}")
+    unit = positions / np.linalg.norm(positions, axis=1, keepdims=True)
+    maps = np.full((side, side, side + 1, side + 1), np.nan)  # a white line after each map
+    maps[..., :-1, :-1] = (unit @ unit.T).reshape(side, side, side, side)
+    ax = _axes(ax, 5.6, 4.8)
+    image = ax.imshow(maps.swapaxes(1, 2).reshape(side * (side + 1), -1), cmap="viridis", vmin=-1, vmax=1)
+    middle = np.arange(side) * (side + 1) + (side - 1) / 2
+    ax.set_xticks(middle, range(1, side + 1))
+    ax.set_yticks(middle, range(1, side + 1))
+    ax.set(title="Position embeddings compared", xlabel="column of the patch", ylabel="row of the patch")
+    ax.grid(visible=False)
+    ax.figure.colorbar(image, ax=ax, label="cosine", ticks=[-1, -0.5, 0, 0.5, 1])
+    return ax
+
+
+def embedding_map(points: np.ndarray, labels: np.ndarray, emotions: Sequence[str], *, ax: Axes | None = None) -> Axes:
+    """Draw embeddings laid out in the plane, float (n, 2), each in its emotion's colour and sign, int (n,).
+
+    The axes carry no numbers: in what t-SNE and its like make of an embedding, only neighbourhood means something.
+    """
+    ax = _axes(ax, 7.4, 5.4)
+    for k, emotion in enumerate(emotions):
+        x, y = points[labels == k].T
+        look = {"marker": "os^DvPX*"[k % 8], "edgecolor": "white", "linewidth": 0.4}
+        ax.scatter(x, y, s=34, color=COLOURS[emotion], label=f"{emotion} (n = {len(x):,})", **look)
+    ax.set(title="Embeddings in the plane", xlabel="no unit", ylabel="no unit", xticks=[], yticks=[])
+    _legend(ax)
+    return ax
+
+
+def cosines(matrix: np.ndarray, emotions: Sequence[str], *, ax: Axes | None = None) -> Axes:
+    """Draw mean cosines between emotions, symmetric (emotions, emotions) in -1..1, written into each cell."""
+    matrix = np.asarray(matrix)
+    ax = _axes(ax, 1.4 + 0.8 * len(emotions), 0.9 + 0.66 * len(emotions))
+    image = ax.imshow(matrix, cmap="PuOr", vmin=-1, vmax=1, aspect="auto")
+    for (row, column), cosine in np.ndenumerate(matrix):
+        ink = "white" if abs(cosine) > 0.7 else INK
+        ax.text(column, row, f"{cosine:.2f}", color=ink, ha="center", va="center", fontsize=10.5)
+    ax.set_xticks(range(len(emotions)), emotions, rotation=35, ha="right", rotation_mode="anchor")
+    ax.set_yticks(range(len(emotions)), emotions)
+    ax.set(title="Mean cosine between emotions", xlabel="faces labelled", ylabel="with faces labelled")
+    ax.grid(visible=False)
+    ax.figure.colorbar(image, ax=ax, label="mean cosine of two embeddings", ticks=[-1, -0.5, 0, 0.5, 1])
+    return ax
+
+
 def class_balance(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     """Draw the share of each emotion within each split, with its count.
 

@@ -57,12 +57,17 @@ ON_ONE = {  # figures on one Axes
     "learning_curves": lambda ax=None: plots.learning_curves({"lenet": HISTORY, "vgg": HISTORY[:3]}, ax=ax),
     "ladder": lambda ax=None: plots.ladder(RUNGS, ax=ax),
     "timeline": lambda ax=None: plots.timeline(TIMES, ax=ax),
+    "position_similarity": lambda ax=None: plots.position_similarity(RNG.normal(size=(36, 8)), ax=ax),
+    "embedding_map": lambda ax=None: plots.embedding_map(RNG.normal(size=(400, 2)), TRUE, FER2013, ax=ax),
+    "cosines": lambda ax=None: plots.cosines(np.corrcoef(RNG.normal(size=(8, 5))), FERPLUS, ax=ax),
 }
 IMAGES = RNG.integers(0, 255, (5, 16, 16, 1), dtype=np.uint8)
 MAPS = np.zeros((5, 16, 16), np.float32)
 MAPS[:, 4, 4] = 1
 ON_MANY = {
     "contact_sheet": lambda: plots.contact_sheet(IMAGES, titles=["surprise → disgust"] * 5, columns=3),
+    "patches": lambda: plots.patches(IMAGES[0], patch_size=4),
+    "sequence": lambda: plots.patches(IMAGES[0], patch_size=4, columns=16),
     "saliency_grid": lambda: plots.saliency_grid(IMAGES, MAPS, ["happy"] * 5),
     "history": lambda: plots.history(HISTORY),
 }
@@ -214,3 +219,29 @@ def test_contact_sheet_fills_rows_and_refuses_nothing():
     assert axes.shape == (2, 3) and sum(len(ax.images) for ax in axes.flat) == 5
     with pytest.raises(ValueError, match="at least one image"):
         plots.contact_sheet(IMAGES[:0])
+
+
+def test_patches_stand_in_their_places_or_one_after_the_other():
+    image = np.arange(16, dtype=np.uint8).reshape(4, 4, 1)
+    places = plots.patches(image, patch_size=2).images[0].get_array()[..., 0]
+    assert places.shape == (6, 6) and (places[2] == 255).all() and places[:2, :2].tolist() == [[0, 1], [4, 5]]
+    row = plots.patches(image, patch_size=2, columns=4).images[0].get_array()[..., 0]
+    assert row.shape == (3, 12) and row[:2, 6:8].tolist() == [[8, 9], [12, 13]]  # the third: left, below
+    with pytest.raises(ValueError, match="3 px do not divide a picture of 4 px"):
+        plots.patches(image, patch_size=3)
+
+
+def test_every_position_is_compared_with_all_in_its_own_place():
+    positions = np.eye(4) + np.eye(4)[[1, 0, 2, 3]]  # the first two of four patches are alike
+    shown = plots.position_similarity(positions).images[0].get_array().filled(np.nan)
+    np.testing.assert_allclose(shown[:2, 3:5], [[1, 1], [0, 0]])  # the map of the second patch
+    assert np.isnan(shown[2]).all()
+    with pytest.raises(ValueError, match="without class token, got 5"):
+        plots.position_similarity(np.ones((5, 3)))
+
+
+def test_embeddings_differ_by_sign_and_colour_and_cosines_are_written():
+    ax = plots.embedding_map(RNG.normal(size=(8, 2)), np.arange(8), FERPLUS)
+    assert len({dots.get_paths()[0].vertices.tobytes() for dots in ax.collections}) == 8
+    assert words(ax.get_legend())[3] == "happy (n = 1)"
+    assert [text.get_text() for text in plots.cosines([[1, -0.25], [-0.25, 1]], ("happy", "sad")).texts][1] == "-0.25"

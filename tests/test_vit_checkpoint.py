@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from fer_tf import labels, zoo
-from fer_tf.zoo.vit_checkpoint import interpolate, read_checkpoint
+from fer_tf.zoo.vit_checkpoint import interpolate, read_checkpoint, write_checkpoint
 
 EMOTIONS = ["happy", "sadness", "Neutral", "anger", "fear", "disgust", "surprise"]  # another order, other spellings
 SMALL = {"hidden_size": 24, "num_hidden_layers": 3, "num_attention_heads": 3, "intermediate_size": 40}
@@ -65,6 +65,36 @@ def test_interpolation_keeps_prefix_and_corners():
     assert moved.shape == (1, 37, 6) and (moved[0, 0] == -7).all()
     assert moved[0, 1, 0] == pytest.approx(0, abs=0.5) and moved[0, -1, 0] == pytest.approx(8, abs=0.5)
     assert interpolate(positions, tokens=10, prefix=1) is positions
+
+
+def test_what_is_written_is_what_was_read(oracle, tmp_path):
+    """transformers loads our directory and gives our logits; so do we, without PyTorch."""
+    import torch
+    import transformers
+
+    theirs, folder, statistics = oracle
+    ours = zoo.build("vit", emotions=7, image_size=48, weights=str(folder))
+    write_checkpoint(ours, tmp_path / "ours", emotions=labels.FER2013)
+    again = type(theirs).from_pretrained(tmp_path / "ours").eval()
+    processor = transformers.ImageProcessingMixin.get_image_processor_dict(tmp_path / "ours")[0]
+    for name, values in statistics.items():
+        np.testing.assert_allclose(processor[name], values, atol=1e-6)
+    grey = np.random.default_rng(0).integers(0, 256, (3, 48, 48, 1)).repeat(3, -1).astype(np.float32)
+    normal = (grey / 255 - processor["image_mean"]) / processor["image_std"]
+    with torch.no_grad():
+        found = again(torch.tensor(normal, dtype=torch.float32).permute(0, 3, 1, 2)).logits.numpy()
+    np.testing.assert_allclose(found, ours.predict(grey, verbose=0), atol=1e-4)
+    assert [again.config.id2label[k] for k in range(7)] == list(labels.FER2013)
+
+
+def test_a_trained_network_comes_back_from_its_checkpoint(tmp_path):
+    model = zoo.build("vit", emotions=8, image_size=48, size="nano", patch_size=8)
+    write_checkpoint(model, tmp_path, emotions=labels.FERPLUS)
+    again = zoo.build("vit", emotions=8, image_size=48, weights=str(tmp_path))
+    crops = np.random.default_rng(0).integers(0, 256, (3, 48, 48, 3), dtype=np.uint8)
+    np.testing.assert_allclose(again.predict(crops, verbose=0), model.predict(crops, verbose=0), atol=1e-5)
+    with pytest.raises(ValueError, match="the model has 8 logits, got 7 emotions"):
+        write_checkpoint(model, tmp_path, emotions=labels.FER2013)
 
 
 def rewrite(folder, target, change):

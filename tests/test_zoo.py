@@ -1,3 +1,4 @@
+import keras
 import numpy as np
 import pytest
 from conftest import small_options, small_size
@@ -48,9 +49,10 @@ def test_the_registry_names_a_layer_with_a_map_and_a_head(name):
         (lambda: zoo.build("alexnet", emotions=7), ValueError, "known are lenet, mobilenet_v2, vgg"),
         (lambda: zoo.build("vgg", emotions=7, weights="imagenet"), ValueError, "no pretrained weights"),
         (lambda: zoo.build("ferplus_vgg13", emotions=8, weights="imagenet"), ValueError, "no pretrained weights"),
-        (lambda: zoo.build("vit", emotions=7, size="huge"), ValueError, "known are tiny, small, base"),
+        (lambda: zoo.build("vit", emotions=7, size="huge"), ValueError, "known are nano, tiny, small, base"),
         (lambda: zoo.build("vit", emotions=7, image_size=50), ValueError, "take image_size 48 or 54"),
         (lambda: zoo.build("swin", emotions=7, image_size=48), ValueError, "a multiple of 32, got 48"),
+        (lambda: zoo.build("swin", emotions=7, image_size=40, patch_size=2), ValueError, "a multiple of 16, got 40"),
         (lambda: zoo.build("esr", emotions=7, image_size=53), ValueError, "need image_size 54 or more, got 53"),
         (lambda: zoo.build("esr", emotions=7, weights="imagenet"), ValueError, "no pretrained weights"),
         (lambda: zoo.build("efficientnet_b4", emotions=7, size="b0"), ValueError, "has no option size"),
@@ -100,8 +102,6 @@ def test_a_damaged_file_of_weights_is_named(tmp_path):
 
 
 def test_a_file_of_backbone_weights_lands_in_the_flat_graph(tmp_path):
-    import keras
-
     source = keras.applications.MobileNetV2(input_shape=(64, 64, 3), include_top=False, weights=None)
     source.save_weights(tmp_path / "backbone.weights.h5")
     model = zoo.build("mobilenet_v2", emotions=7, image_size=64, weights=str(tmp_path / "backbone.weights.h5"))
@@ -115,8 +115,6 @@ def test_a_file_of_backbone_weights_lands_in_the_flat_graph(tmp_path):
 
 def test_the_features_of_a_trained_network_land_in_the_temporal_one(tmp_path):
     """A frame's features are what the last layer of the frame network worked on, in the order of the frames."""
-    import keras
-
     frame = zoo.build("lenet", emotions=5, image_size=32, filters=[4, 4, 8], dense=6)
     frame.save(tmp_path / "model.keras")
     for weights in (tmp_path, tmp_path / "model.keras"):
@@ -136,10 +134,31 @@ def test_the_features_of_a_trained_network_land_in_the_temporal_one(tmp_path):
 
 @pytest.mark.parametrize("backbone", ["vgg", "mobilenet_v2", "vit"])
 def test_other_backbones_of_the_temporal_network_load_again(backbone, tmp_path):
-    import keras
-
     model = zoo.build("cnn_lstm", emotions=7, image_size=48, window=2, backbone=backbone, units=8)
     model.save(tmp_path / "model.keras")
     clips = np.random.default_rng(0).integers(0, 256, (2, 2, 48, 48, 3), dtype=np.uint8)
     again = keras.saving.load_model(tmp_path / "model.keras", compile=False)
     np.testing.assert_allclose(again.predict(clips, verbose=0), model.predict(clips, verbose=0), atol=1e-5)
+
+
+def test_a_narrow_resnet_is_resnet50_with_fewer_filters(tmp_path):
+    narrow, full = (zoo.build("resnet50", emotions=7, image_size=48, width=width) for width in (16, 64))
+    assert [layer.name for layer in narrow.layers] == [layer.name for layer in full.layers]
+    for layer in zoo.backbone_layers(full):
+        assert narrow.get_layer(layer.name).output.shape[1:3] == layer.output.shape[1:3]
+    assert narrow.get_layer("conv5_block3_out").output.shape[3] == 512 and narrow.count_params() < 1.6e6
+    assert narrow.get_layer("conv1_bn").momentum == 0.9
+    crops = np.random.default_rng(0).integers(0, 256, (2, 48, 48, 3), dtype=np.uint8)
+    centred = keras.Model(narrow.input, narrow.get_layer("centre").output).predict(crops, verbose=0)
+    expected = keras.Model(full.input, full.get_layer("centre").output).predict(crops, verbose=0)
+    np.testing.assert_array_equal(centred, expected)  # preprocessing is not narrowed
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("vit", {"size": "nano", "patch_size": 8}), ("swin", {"size": "nano", "patch_size": 2})],
+)
+def test_sizes_for_lessons(name, options):
+    model = zoo.build(name, emotions=7, image_size=48, **options)
+    assert model.predict(np.zeros((2, 48, 48, 3), np.uint8), verbose=0).shape == (2, 7)
+    assert model.count_params() < 2e6

@@ -48,7 +48,7 @@ ARCHITECTURES = {
         module="efficientnet",
         options={"size": "b4"},
     ),
-    "vit": Architecture(image_size=48, saliency_layer="block_11_norm_1", source="Dosovitskiy et al. 2021"),
+    "vit": Architecture(image_size=48, saliency_layer="last_block", source="Dosovitskiy et al. 2021"),
     "swin": Architecture(image_size=96, saliency_layer="backbone/stage_1", source="Liu et al. 2021"),
     "esr": Architecture(image_size=96, saliency_layer="base_relu_4", source="Siqueira et al. 2020"),
     "cnn_lstm": Architecture(

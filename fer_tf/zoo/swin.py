@@ -11,12 +11,12 @@ from keras import layers
 
 from fer_tf.zoo.grey import grey_crops
 
-SIZES = {
+SIZES = {  # nano, which trains on a CPU, is no published one
+    "nano": {"embed_dim": 32, "depths": (2, 2, 2), "num_heads": (2, 4, 8), "drop_path": 0.0},
     "tiny": {"embed_dim": 96, "depths": (2, 2, 6, 2), "num_heads": (3, 6, 12, 24), "drop_path": 0.2},
     "base": {"embed_dim": 128, "depths": (2, 2, 18, 2), "num_heads": (4, 8, 16, 32), "drop_path": 0.5},
 }
 IMAGENET_MEAN, IMAGENET_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-TOTAL_STRIDE = 32
 
 
 @keras.saving.register_keras_serializable("fer_tf")
@@ -39,20 +39,35 @@ class CosineLogits(layers.Layer):
         return {**super().get_config(), "emotions": self.emotions, "scale": self.first_scale}
 
 
-def build(*, emotions: int, image_size: int, weights: str | None = None, size="tiny", embedding=128, dropout=0.1):
+def build(
+    *,
+    emotions: int,
+    image_size: int,
+    weights: str | None = None,
+    size="tiny",
+    patch_size=4,
+    embedding=128,
+    dropout=0.1,
+):
     """Return Swin: RGB 0..255 (n, image_size, image_size, 3) -> logits (n, emotions).
 
     The layer `head_embedding` gives the embedding (n, 128) of length 1: the second output of the ONNX file.
 
-    Windows have image_size / 32 patches a side, so that the last stage is one window: 7 at the published 224 px.
+    Windows have as many patches a side as the last stage has, so that it is one window: 7 at the published 224 px.
 
-    weights  None, or a preset of keras_hub by name or directory, such as "swin_tiny_patch4_window7_224"; it decides
-             the size itself and fits image_size 224
+    weights     None, or a preset of keras_hub by name or directory, such as "swin_tiny_patch4_window7_224"; it decides
+                size and patch size itself and fits image_size 224
+    size        nano, tiny or base
+    patch_size  pixels; 4 as published, 2 keeps small pictures sharp
     """
     if size not in SIZES:
         raise ValueError(f"unknown size {size!r}; known are {', '.join(SIZES)}")
-    if image_size % TOTAL_STRIDE:
-        raise ValueError(f"swin halves the picture five times: image_size must be a multiple of 32, got {image_size}")
+    stride = patch_size * 2 ** (len(SIZES[size]["depths"]) - 1)
+    if image_size % stride:
+        raise ValueError(
+            f"swin {size} with patches of {patch_size} px, two by two merged after each stage but the last: image_size "
+            f"must be a multiple of {stride}, got {image_size}"
+        )
     backbone_class, shape = keras_hub.models.SwinTransformerBackbone, (image_size, image_size, 3)
 
     # --- preprocessing ---
@@ -63,11 +78,11 @@ def build(*, emotions: int, image_size: int, weights: str | None = None, size="t
 
     # --- backbone: one layer of this graph, so that Keras can save it ---
     if weights is None:
-        windows = image_size // TOTAL_STRIDE
-        backbone = backbone_class(image_shape=shape, window_size=windows, name="backbone", **SIZES[size])
+        kind = SIZES[size] | {"patch_size": patch_size, "window_size": image_size // stride}
+        backbone = backbone_class(image_shape=shape, name="backbone", **kind)
     else:
         backbone = backbone_class.from_preset(weights, image_shape=shape, name="backbone")
-    x = backbone(x)  # (n, (image_size / 32) ** 2, c)
+    x = backbone(x)  # (n, (image_size / stride) ** 2, c)
 
     # --- head ---
     x = layers.GlobalAveragePooling1D(name="head_pool")(x)  # (n, c)

@@ -9,8 +9,8 @@ from keras import layers
 
 from fer_tf.zoo.grey import grey_crops
 
-SIZES = {"tiny": (192, 12, 3), "small": (384, 12, 6), "base": (768, 12, 12)}
-"""width, blocks, heads (Touvron et al., "Training data-efficient image transformers", 2021)."""
+SIZES = {"nano": (64, 6, 4), "tiny": (192, 12, 3), "small": (384, 12, 6), "base": (768, 12, 12)}
+"""width, blocks, heads (Touvron et al., "Training data-efficient image transformers", 2021); nano trains on a CPU."""
 
 
 @keras.saving.register_keras_serializable("fer_tf")
@@ -59,7 +59,7 @@ def build(
 
     weights     None, "hf:<name>" for a ViT or DeiT checkpoint of the Hugging Face hub, or the directory of one; it
                 decides size and patch size itself, and its positions are interpolated to `image_size`
-    size        tiny, small or base
+    size        nano, tiny, small or base
     patch_size  pixels; must divide image_size
     """
     if size not in SIZES:
@@ -100,7 +100,7 @@ def _build(
     tokens = side * side + prefix
 
     def dense(units, name):
-        return layers.Dense(units, kernel_initializer=_normal(), name=name)
+        return layers.Dense(units, name=name)  # Xavier's initial weights, as the authors have them: they fit any width
 
     def norm(name):
         return layers.LayerNormalization(epsilon=epsilon, name=name)
@@ -119,6 +119,8 @@ def _build(
     # --- blocks: every token looks at every other, then thinks for itself ---
     for k in range(blocks):
         name = f"block_{k}"
+        if k == blocks - 1:
+            x = layers.Identity(name="last_block")(x)  # where saliency maps look, however many blocks there are
         y = norm(f"{name}_norm_1")(x)
         query, key, value = (
             layers.Reshape((tokens, heads, width // heads))(dense(width, f"{name}_{part}")(y))  # (n, tokens, heads, d)

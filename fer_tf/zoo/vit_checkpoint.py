@@ -1,8 +1,9 @@
-"""Hugging Face ViT and DeiT checkpoints into the layers of `zoo.vit`.
+"""Hugging Face ViT and DeiT checkpoints into the layers of `zoo.vit`, and back.
 
 Configuration and image processor are read through transformers, tensors from safetensors; PyTorch is not needed.
 """
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,11 +51,7 @@ class Checkpoint:
         The classifier comes along where it names our emotions, in whatever order; else the head stays fresh. Raises
         ValueError for a tensor that is missing, unexpected or of another shape.
         """
-        layers = ROOT | {
-            f"block_{k}_{ours}": f"encoder.layer.{k}.{theirs}"
-            for k in range(self.shape["blocks"])
-            for ours, theirs in BLOCK.items()
-        }
+        layers = tensor_names(self.shape["blocks"])
         place = model.get_layer("position")
         prefix = [f"embeddings.{token}" for token in PREFIX_TOKENS[self.kind]]
         known = [f"{name}.{part}" for name in layers.values() for part in ("weight", "bias")]
@@ -120,6 +117,62 @@ def read_checkpoint(weights: str) -> Checkpoint:
     }
     emotions = _emotions(config.id2label) if "classifier.weight" in tensors else ()
     return Checkpoint(source=weights, kind=kind, shape=shape, tensors=tensors, emotions=emotions)
+
+
+def tensor_names(blocks: int) -> dict[str, str]:
+    """Return layer of `zoo.vit` -> its name in a checkpoint, where it has a `.weight` and a `.bias`."""
+    within = {
+        f"block_{k}_{ours}": f"encoder.layer.{k}.{theirs}" for k in range(blocks) for ours, theirs in BLOCK.items()
+    }
+    return ROOT | within
+
+
+def write_checkpoint(model: keras.Model, folder: Path, *, emotions: tuple[str, ...]) -> None:
+    """Write a `zoo.vit` model as a Hugging Face directory, which transformers and `read_checkpoint` load.
+
+    The picture that their model takes is our grey one, three times over, divided by 255 and normalised as
+    preprocessor_config.json says. Raises ValueError for emotions that are not as many as the logits.
+    """
+    from safetensors.numpy import save_file
+    from transformers import AutoConfig
+
+    if len(emotions) != model.output_shape[-1]:
+        raise ValueError(f"the model has {model.output_shape[-1]} logits, got {len(emotions)} emotions")
+    place, rescale, norm = (model.get_layer(name) for name in ("position", "rescale", "norm"))
+    attention = [layer.output for layer in model.layers if layer.name.endswith("_attention")]
+    kind = {len(tokens): kind for kind, tokens in PREFIX_TOKENS.items()}[place.prefix]
+    arrays = {"embeddings.position_embeddings": place.positions}
+    for k, name in enumerate(PREFIX_TOKENS[kind]):
+        arrays[f"embeddings.{name}"] = place.tokens[:, k : k + 1]
+    tensors = {f"{kind}.{name}": array for name, array in arrays.items()}
+    layers = {ours: f"{kind}.{theirs}" for ours, theirs in tensor_names(len(attention)).items()}
+    for ours, theirs in (layers | {"head_logits": "classifier"}).items():
+        weight, bias = model.get_layer(ours).get_weights()
+        axes = {1: (0,), 2: (1, 0), 4: (3, 2, 0, 1)}[weight.ndim]  # outputs last here, first there
+        tensors |= {f"{theirs}.weight": weight.transpose(axes), f"{theirs}.bias": bias}
+
+    folder.mkdir(parents=True, exist_ok=True)
+    plain = {name: np.ascontiguousarray(keras.ops.convert_to_numpy(array)) for name, array in tensors.items()}
+    save_file(plain, folder / "model.safetensors", metadata={"format": "pt"})  # transformers asks for that mark
+    patches = model.get_layer("patches").kernel.shape  # (patch, patch, 3, width)
+    AutoConfig.for_model(
+        kind,
+        architectures=[{"vit": "ViTForImageClassification", "deit": "DeiTForImageClassification"}[kind]],
+        image_size=model.input_shape[1],
+        patch_size=patches[0],
+        hidden_size=patches[3],
+        num_hidden_layers=len(attention),
+        num_attention_heads=attention[0].shape[1],
+        intermediate_size=model.get_layer("block_0_hidden").units,
+        layer_norm_eps=norm.epsilon,
+        id2label=dict(enumerate(emotions)),
+        label2id={emotion: k for k, emotion in enumerate(emotions)},
+    ).save_pretrained(folder)
+    scale, offset = (np.broadcast_to(value, 3) for value in (rescale.scale, rescale.offset))
+    statistics = {"image_mean": (-offset / (255 * scale)).tolist(), "image_std": (1 / (255 * scale)).tolist()}
+    processor = {"image_processor_type": "ViTImageProcessor", "rescale_factor": 1 / 255, **statistics}
+    processor["size"] = {"height": model.input_shape[1], "width": model.input_shape[1]}
+    (folder / "preprocessor_config.json").write_text(json.dumps(processor, indent=2) + "\n", encoding="utf-8")
 
 
 def interpolate(positions: np.ndarray, *, tokens: int, prefix: int) -> np.ndarray:
