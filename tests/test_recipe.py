@@ -67,7 +67,7 @@ def test_every_recipe_of_the_package_is_valid_and_says_what_to_expect(path):
 
 
 def test_an_unknown_recipe_lists_the_known_ones():
-    with pytest.raises(FileNotFoundError, match="one of lenet_drawn, lenet_fer2013"):
+    with pytest.raises(FileNotFoundError, match="one of cnn_lstm_drawn, lenet_drawn, lenet_fer2013"):
         find_recipe("lenet_mnist")
 
 
