@@ -276,22 +276,19 @@ def per_emotion(shares: Mapping[str, Mapping], *, ax: Axes | None = None) -> Axe
 def valence_arousal(affect: np.ndarray, labels: np.ndarray, emotions: Sequence[str], *, ax: Axes | None = None) -> Axes:
     """Draw faces in the plane of valence and arousal, float (n, 2) in -1..1, in the colours of their int (n,) labels.
 
-    A large dot with its name is the mean of an emotion.
+    A large dot is the mean of an emotion.
     """
     ax = _axes(ax, 5.2, 5)
     for k, emotion in enumerate(emotions):
         if (own := affect[labels == k]).size:
             ax.scatter(*own.T, s=12, color=COLOURS[emotion], alpha=0.45, linewidths=0)
-            x, y = own.mean(axis=0)
-            ax.scatter(x, y, s=110, color=COLOURS[emotion], edgecolors="white", linewidths=1.5, zorder=3)
-            box = {"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 1}
-            ax.annotate(
-                emotion, (x, y), xytext=(0, 9), textcoords="offset points", ha="center", zorder=4, color=INK, bbox=box
-            )
+            style = {"color": COLOURS[emotion], "edgecolors": "white", "linewidths": 1.5, "zorder": 3}
+            ax.scatter(*own.mean(axis=0), s=110, label=emotion, **style)
     for line in (ax.axhline, ax.axvline):
         line(0, color=QUIET, linewidth=1, zorder=1)
     ax.set(title="Valence and arousal", xlabel="valence: unpleasant to pleasant", ylabel="arousal: calm to excited")
     ax.set(xlim=(-1, 1), ylim=(-1, 1), aspect="equal")
+    ax.legend(loc="lower right", ncols=2, frameon=True, framealpha=0.8, edgecolor="white")
     return ax
 
 
