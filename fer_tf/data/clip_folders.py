@@ -35,8 +35,11 @@ def read_clips(
 
     emotions, root, progress  as in `folders.read_folder`
 
+    Where a split is missing it is cut clip by clip: give folders of your own for train, valid and test if one person
+    has several clips, or the same people are on both sides.
+
     Raises FileNotFoundError, or ValueError that names the clip or folder at fault: one that cannot be decoded, that has
-    fewer frames than the window, or in which no face is found.
+    fewer frames than the window, that is no face alone, or in which no face is found.
     """
     folder = Path(folder)
     clips = {emotion: _clips(path) for emotion, path in emotion_folders(folder).items()}
@@ -47,6 +50,12 @@ def read_clips(
     images = np.empty((len(chosen), window, image_size, image_size, 1), np.uint8)
     for done, (target, path) in enumerate(zip(images, chosen, strict=True), start=1):
         frames = read_window(path, window)
+        height, width = frames[0].shape[:2]
+        if crop is None and max(height, width) > 1.5 * min(height, width):
+            raise ValueError(
+                f"{path} is {width}x{height}, hardly a face alone: crop the faces first, or read the clips with "
+                "read_clips(crop=face_cropper(...)) of fer_tf.inference.detect"
+            )
         for place, face in zip(target, _faces(frames, crop, path) if crop else frames, strict=True):
             place[..., 0] = np.rint(to_crops(face, image_size) @ LUMA)
         if progress:
