@@ -31,10 +31,10 @@ def read_affectnet(folder: Path, *, image_size: int = 48, seed: int = 0, limit: 
     """Return the faces under `folder`, affect included; images uint8 (n, image_size, image_size, 3) RGB.
 
     ``Training_Labeled/`` is train and ``Validation/``, AffectNet's only published judge, is valid. ``Test/`` is test;
-    where there is none, test is cut from train, each emotion in proportion, equal files on one side. In each lie numbered
-    folders of images named ``[id]s[emotion]s[valence x 1000]s[arousal x 1000].jpg``, as the authors' tool writes them,
-    or with ``_`` for the ``s``, as their documents do; emotions as in `labels.AFFECTNET`. Images without one of these
-    are left out and counted in the log.
+    where there is none, test is cut from train, each emotion in proportion, equal files on one side. In each lie
+    numbered folders of images named ``[id]s[emotion]s[valence x 1000]s[arousal x 1000].jpg``, as OpenDR's tool writes
+    them, or with ``_`` for the ``s``, as the documents have it; emotions as in `labels.AFFECTNET`. Images without one
+    of these are left out and counted in the log.
 
     limit  at most so many rows per split, chosen by their names, so that the others need not be read; copies, too, are
            then only looked for among the chosen

@@ -1,7 +1,8 @@
 """`fit_affect`: teaches a trained ensemble valence and arousal, its shared layers frozen. Keras 3 only.
 
-As Siqueira et al. (AAAI 2020) do after training on emotions. The branches go on learning emotions at the same time:
-affect is computed from their logits, and would else bend these to its own use.
+After Siqueira et al. (AAAI 2020), who train affect after emotions. There only the layers that turn emotions into
+affect are trained, branch by branch. Here whole branches are, all at once, and go on learning emotions at the same
+time: affect is computed from their logits, and would else bend these to its own use.
 """
 
 import logging
@@ -45,13 +46,20 @@ def fit_affect(
     """
     engine = load_keras(source)
     model, card = engine.model, engine.card
+    terms = card.data.get("terms")
     if not zoo.branches(model, "affect"):
         raise ValueError(f"{source} is a {card.architecture}, which has no outputs for affect: train an esr first")
     if any(faces.affect is None for _, faces in data.items()):
         raise ValueError(f"{data.name} tells no valence and arousal: take drawn faces or AffectNet")
     if card.emotions != data.emotions:
         raise ValueError(f"{card.name} names {card.emotions}, but the faces are labelled {data.emotions}")
-    recipe = Recipe.load(source / "recipe.json").with_(
+    before = Recipe.load(source / "recipe.json")
+    about = f"Fine-tuned on valence and arousal from the run {card.name}, trained on {card.data.get('name')} ({terms})."
+    recipe = before.with_(
+        dataset="",
+        labels="auto",
+        data_seed=0,
+        targets="labels" if data.train.distributions is None else before.targets,
         head_epochs=0,
         branch_epochs=0,
         epochs=epochs,
@@ -62,7 +70,7 @@ def fit_affect(
         class_weight="none",
         patience=None,
         seed=seed,
-        notice=" ".join(filter(None, (*card.notices, f"Fine-tuned on valence and arousal from the run {card.name}."))),
+        notice=" ".join([*card.notices, about]),
     )
     with folder.claim(run_dir, recipe, data):
         history = _train(model, data, recipe, run_dir, report=report)

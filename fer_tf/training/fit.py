@@ -3,8 +3,8 @@
 An ensemble (`zoo.branches`) is judged by the mean of its branches' logits, and its loss is the sum of theirs. It may
 grow branch by branch (Siqueira et al. 2020): every branch is trained for `Recipe.branch_epochs` together with those
 before it, then the next joins them. The choice of the best epoch starts anew with every branch, so that only the whole
-ensemble can be kept. All train at one rate; in the published code the new branch learns ten times as fast as what was
-there before it.
+ensemble can be kept. In the published code the new branch learns ten times as fast as what was there before it, and
+joins the best epoch's weights; here all train at one rate, and growth goes on from the last epoch.
 
 The folder holds recipe.json, data.json, model.keras (the selected weights), history.csv, log.txt, tensorboard/,
 predictions.npz, card.json and metrics.json; while training also checkpoint.npz, the whole state after the last epoch,

@@ -48,7 +48,8 @@ def build(
     """Return a temporal network: RGB 0..255 (n, window, image_size, image_size, 3) -> logits (n, emotions).
 
     weights   None, or the trained frame network: a `.keras` file or the folder of one, relative to the project; its
-              head_logits is left out. A recipe with head_epochs alone (epochs = 0) keeps it frozen
+              head_logits is left out. A recipe with head_epochs alone (epochs = 0) keeps it frozen; its dropout, if
+              it has any, stays active while the LSTM layers learn
     window    frames of a clip
     backbone  the architecture of the frame network
     units     of each LSTM layer

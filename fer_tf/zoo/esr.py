@@ -3,7 +3,7 @@
 Siqueira, Magg and Wermter, "Efficient facial feature learning with wide ensemble-based convolutional neural networks",
 AAAI 2020. Diversified: Heidari and Iosifidis, "Learning diversified feature representations for facial expression
 recognition in the wild", 2022, with the attention of Woo et al., "CBAM: convolutional block attention module", ECCV
-2018. Unlike there, features are pulled apart, not maps of attention.
+2018. Unlike there, features are pulled apart, not maps of attention, and faces are judged in grey, as everywhere here.
 
 Millions of parameters at 96 px with 8 emotions:
 
