@@ -38,7 +38,7 @@ def small_size(architecture: str) -> int:
 
 def small_options(architecture: str) -> dict:
     """Return options with which an architecture is quick to build and run."""
-    return {"esr": {"branches": 3, "width": 8, "diversified": True}}.get(architecture, {})
+    return {"esr": {"branches": 2, "width": 8, "diversified": True}}.get(architecture, {})
 
 
 @pytest.fixture(scope="session")
