@@ -39,7 +39,7 @@ def small_size(architecture: str) -> int:
 def small_options(architecture: str) -> dict:
     """Return options with which an architecture is quick to build and run; its layers keep their names and kinds."""
     return {
-        "esr": {"branches": 3, "width": 8, "diversified": True},
+        "esr": {"branches": 2, "width": 8, "diversified": True},
         "ferplus_vgg13": {"width": 8, "dense": 32},
         "resnet50": {"width": 16},
         "swin": {"size": "nano", "patch_size": 2},
