@@ -176,6 +176,9 @@ def _prepare(trainer: keras.Model, model: keras.Model, recipe: Recipe, *, phase:
         metrics=label_metrics(),
     )
     trainer.optimizer.build(trainer.trainable_variables)
+    nothing = np.zeros((1, trainer.output_shape[-1]), np.float32)
+    trainer.compute_metrics(None, nothing, nothing)  # makes their variables: TensorFlow would trace a step twice for it
+    trainer.reset_metrics()
 
 
 def _optimizer(recipe: Recipe, *, phase: str, steps: int) -> keras.optimizers.Optimizer:
