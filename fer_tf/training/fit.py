@@ -244,6 +244,10 @@ def _prepare(trainer: keras.Model, model: keras.Model, recipe: Recipe, *, phase:
         metrics=label_metrics(),
     )
     trainer.optimizer.build(trainer.trainable_variables)
+    shape = trainer.output_shape[1:]
+    nothing = keras.ops.zeros((1, 2, shape[-1])), keras.ops.zeros((1, *shape))
+    trainer.compute_metrics(None, *nothing)  # makes their variables: TensorFlow would trace a step twice for it
+    trainer.reset_metrics()
 
 
 def _optimizer(recipe: Recipe, *, phase: str, steps: int) -> keras.optimizers.Optimizer:

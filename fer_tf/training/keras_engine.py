@@ -38,9 +38,7 @@ class KerasEngine:
 
     def run(self, crops: np.ndarray) -> dict[str, np.ndarray]:
         """Return every output by name, float32 (n, ...)."""
-        if len(crops):
-            return self._predict(self._every_output, crops)
-        return {name: np.empty((0, *output.shape[1:]), np.float32) for name, output in self.model_outputs.items()}
+        return self._predict(self._every_output, crops)
 
     @cached_property
     def _every_output(self) -> keras.Model:
@@ -51,14 +49,14 @@ class KerasEngine:
         first = next(layer for layer in self.model.layers if layer.name.startswith("head_"))
         return self._predict(keras.Model(self.model.input, first.output), crops)
 
-    def _predict(self, model: keras.Model, crops: np.ndarray) -> np.ndarray:
+    def _predict(self, model: keras.Model, crops: np.ndarray):
         expected = self.card.input_shape
         if crops.dtype != np.uint8 or crops.shape[1:] != expected:
             raise ValueError(
                 f"crops must be uint8 (n, {', '.join(map(str, expected))}), got {crops.dtype} {crops.shape}"
             )
         if not len(crops):
-            return np.empty((0, *model.output_shape[1:]), np.float32)
+            return keras.tree.map_structure(lambda output: np.empty((0, *output.shape[1:]), np.float32), model.output)
         return model.predict(crops, batch_size=64, verbose=0)
 
 

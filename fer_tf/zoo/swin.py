@@ -88,6 +88,7 @@ def build(
     x = layers.GlobalAveragePooling1D(name="head_pool")(x)  # (n, c)
     x = layers.Dropout(dropout, name="head_dropout")(x)
     x = layers.Dense(embedding, use_bias=False, name="head_dense")(x)
+    x = layers.BatchNormalization(momentum=0.9, name="head_norm")(x)  # without it all faces begin in one direction
     x = layers.UnitNormalization(name="head_embedding")(x)  # (n, 128), length 1
     logits = CosineLogits(emotions, name="head_logits")(x)
     return keras.Model(crops, logits, name="swin")

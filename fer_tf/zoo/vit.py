@@ -9,7 +9,7 @@ from keras import layers
 
 from fer_tf.zoo.grey import grey_crops
 
-SIZES = {"nano": (64, 6, 4), "tiny": (192, 12, 3), "small": (384, 12, 6), "base": (768, 12, 12)}
+SIZES = {"nano": (64, 4, 4), "tiny": (192, 12, 3), "small": (384, 12, 6), "base": (768, 12, 12)}
 """width, blocks, heads (Touvron et al., "Training data-efficient image transformers", 2021); nano trains on a CPU."""
 
 
