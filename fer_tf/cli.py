@@ -261,9 +261,12 @@ def video(
         raise ValueError("nothing to do: give --output, --table, --show or --json")
     engine = _engine(model, backend, threads)
     choices = {"engine": engine, "detector": load_detector(detector), "output": output, "table": table}
-    total = None if is_camera(source) else probe(source).frames
+    info, window = None if is_camera(source) else probe(source), engine.card.window
+    if info and window > 1:
+        span = f"{window} frames, here {window / float(info.rate):.1f} s"
+        terminal.say(f"{engine.card.name} judges the last {span}: right for clips of the pace that it was trained on")
     with (
-        bar("video", unit="frames", total=total) as advance,
+        bar("video", unit="frames", total=info and info.frames) as advance,
         live_window() if watch else nullcontext() as on_frame,
     ):
         try:

@@ -35,6 +35,7 @@ def test_committed_without_outputs_and_well_formed(path):
             assert len(source.splitlines()) <= 20, f"one thought a cell:\n{source}"
             assert not re.search(r"sys\.path|^\s*[!%](pip|conda|wget)", source, re.MULTILINE)
         assert "/home/" not in source and "/root/" not in source
+        assert not re.search(r"\bTODO\b|@\w+@", source), "something is still to be filled in"
 
 
 @pytest.mark.parametrize("path", [p for p in NOTEBOOKS if "02" <= p.stem[:2] <= "09"], ids=lambda p: p.stem)

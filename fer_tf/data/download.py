@@ -59,7 +59,7 @@ def _model_zoo_card(name: str) -> ModelCard:
         colour="GREY",
         layout="NCHW",
         data={"name": "FER+", "terms": "FER2013: research use; FER+ votes (Barsoum et al. 2016): MIT"},
-        notices=("Trained by Microsoft in CNTK on the distributions of FER+'s votes; from the ONNX Model Zoo. MIT.",),
+        notices=("Trained by Microsoft in CNTK on FER+; from the ONNX Model Zoo. MIT.",),
     )
 
 
