@@ -54,6 +54,15 @@ class ModelCard:
             if not isinstance(getattr(self, name), (list, tuple)):
                 raise ValueError(f"{name} must be a list, got {getattr(self, name)!r}")
             object.__setattr__(self, name, tuple(getattr(self, name)))
+        for name in ("recipe", "data", "metrics", "versions", "files"):
+            if not isinstance(getattr(self, name), dict):
+                raise ValueError(f"{name} must be a table, got {getattr(self, name)!r}")
+        for name, value in [("name", self.name), ("architecture", self.architecture)]:
+            if not isinstance(value, str):
+                raise ValueError(f"{name} must be a text, got {value!r}")
+        for name, values in (self.files | self.metrics).items():
+            if not isinstance(values, dict):
+                raise ValueError(f"what the card says of {name} must be a table, got {values!r}")
         named = all(isinstance(emotion, str) and emotion for emotion in self.emotions)
         if not named or len(self.emotions) < 2 or len(set(self.emotions)) != len(self.emotions):
             raise ValueError(f"a card needs at least two different emotions by name, got {self.emotions}")

@@ -377,8 +377,9 @@ def models(
     folder = runs or paths.RUNS
     found = catalogue(folder)
     shown = [tables.architectures(found["architectures"]), tables.models(found["models"], title="shipped models")]
-    for parent, names in groupby(found["runs"], key=lambda name: Path(name).parent):
-        trained = {Path(name).name: found["runs"][name] for name in names}
+    places = sorted(map(Path, found["runs"]), key=lambda path: (path.parent, path.name))
+    for parent, group in groupby(places, key=lambda path: path.parent):
+        trained = {path.name or folder.name: found["runs"][str(path)] for path in group}
         shown.append(tables.models(trained, title=f"trained in {folder / parent}"))
     shown += [f"{folder / name}: {reason}" for name, reason in found["unusable"].items()]
     show(found, *shown, as_json=as_json)

@@ -27,6 +27,8 @@ def test_a_card_survives_json(tmp_path):
         ('{"name": "x", "architecture": "lenet", "emotions": [1, 2], "image_size": 48}', "emotions by name"),
         ('{"name": "x", "architecture": "lenet", "emotions": 5, "image_size": 48}', "emotions must be a list"),
         (CARD.to_json().replace('"happy"', '"sad"'), "different emotions"),
+        (CARD.to_json().replace('"files": {}', '"files": ["model.onnx"]'), "files must be a table"),
+        (CARD.to_json().replace('"files": {}', '"files": {"model.onnx": "abc"}'), r"model\.onnx must be a table"),
     ],
 )
 def test_a_wrong_card_is_refused_and_its_file_named(tmp_path, text, message):

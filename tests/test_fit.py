@@ -87,6 +87,7 @@ def test_only_named_layers_are_unfrozen(tiny, tmp_path):
     assert {"conv_3", "norm_3", "head_logits"} <= changed and not changed & {"conv_1", "norm_1", "conv_2", "norm_2"}
     with pytest.raises(ValueError, match="begins with 'conv9'; they begin conv, norm"):
         fit.fit(model, tiny, recipe.with_(unfreeze=["conv9"]), tmp_path / "other")
+    assert fit._begins("block_1_norm", "block_1") and not fit._begins("block_10_norm", "block_1")
 
 
 def test_test_decides_nothing(finished, tiny, tmp_path):

@@ -126,6 +126,14 @@ def test_damaged_checkpoints_are_named(oracle, tmp_path, change, says):
         zoo.build("vit", emotions=7, image_size=48, weights=str(tmp_path))
 
 
+def test_a_cut_file_of_tensors_is_named(oracle, tmp_path):
+    _, folder, _ = oracle
+    rewrite(folder, tmp_path, lambda tensors: None)
+    (tmp_path / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes()[:500])
+    with pytest.raises(ValueError, match=r"model\.safetensors is damaged"):
+        zoo.build("vit", emotions=7, image_size=48, weights=str(tmp_path))
+
+
 def test_what_is_no_checkpoint_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="it has no config"):
         read_checkpoint(str(tmp_path))

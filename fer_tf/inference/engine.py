@@ -98,8 +98,10 @@ def load_engine(
             f"output float32 (n, {len(card.emotions)}), but they are {loaded.inputs} and {loaded.outputs}: "
             "export it anew"
         )
-    infer = loaded.infer
-    if loaded.inputs[0][1][0] == 1:
+    batch, infer = loaded.inputs[0][1][0], loaded.infer
+    if batch not in (None, 1):
+        raise ValueError(f"{path} takes exactly {batch} faces at a time: export it with a free batch, or with one of 1")
+    if batch == 1:
         infer = _one_by_one(infer)
     if grey:
         infer = _in_grey(infer)

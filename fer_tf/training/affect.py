@@ -46,7 +46,6 @@ def fit_affect(
     """
     engine = load_keras(source)
     model, card = engine.model, engine.card
-    terms = card.data.get("terms")
     if not zoo.branches(model, "affect"):
         raise ValueError(f"{source} is a {card.architecture}, which has no outputs for affect: train an esr first")
     if any(faces.affect is None for _, faces in data.items()):
@@ -54,7 +53,9 @@ def fit_affect(
     if card.emotions != data.emotions:
         raise ValueError(f"{card.name} names {card.emotions}, but the faces are labelled {data.emotions}")
     before = Recipe.load(source / "recipe.json")
-    about = f"Fine-tuned on valence and arousal from the run {card.name}, trained on {card.data.get('name')} ({terms})."
+    about = f"Fine-tuned on valence and arousal from the run {card.name}."
+    if card.data:
+        about = f"{about[:-1]}, trained on {card.data['name']}: {card.data['terms']}."
     recipe = before.with_(
         dataset="",
         labels="auto",

@@ -12,6 +12,7 @@ and lock.
 """
 
 import logging
+import re
 import time
 from contextlib import closing
 from itertools import accumulate
@@ -69,8 +70,8 @@ def fit(
         )
     names = [layer.name for layer in zoo.backbone_layers(model) if layer.weights]
     for prefix in recipe.unfreeze:
-        if not any(name.startswith(prefix) for name in names):
-            begin = ", ".join(dict.fromkeys(name.split("_")[0] for name in names))
+        if not any(_begins(name, prefix) for name in names):
+            begin = ", ".join(dict.fromkeys(re.match(r"[^_]+(_\d+(?=_))?", name)[0] for name in names))
             raise ValueError(f"unfreeze: no layer of {recipe.architecture} begins with {prefix!r}; they begin {begin}")
     with folder.claim(run_dir, recipe, data):
         progress = _train(model, data, recipe, run_dir, log=log, on_step=on_step)
@@ -237,7 +238,8 @@ def _as_frames(pictures, shape: tuple):
 def _prepare(trainer: keras.Model, model: keras.Model, recipe: Recipe, *, phase: str, steps: int) -> None:
     """Freeze or free the backbone, then compile with the phase's optimizer."""
     for layer in zoo.backbone_layers(model):
-        layer.trainable = phase != "head" and (not recipe.unfreeze or layer.name.startswith(tuple(recipe.unfreeze)))
+        named = not recipe.unfreeze or any(_begins(layer.name, prefix) for prefix in recipe.unfreeze)
+        layer.trainable = phase != "head" and named
     trainer.compile(
         optimizer=_optimizer(recipe, phase=phase, steps=steps),
         loss=target_loss(recipe),
@@ -248,6 +250,11 @@ def _prepare(trainer: keras.Model, model: keras.Model, recipe: Recipe, *, phase:
     nothing = keras.ops.zeros((1, 2, shape[-1])), keras.ops.zeros((1, *shape))
     trainer.compute_metrics(None, *nothing)  # makes their variables: TensorFlow would trace a step twice for it
     trainer.reset_metrics()
+
+
+def _begins(name: str, prefix: str) -> bool:
+    """Tell whether a layer's name begins so; a number counts as a whole: block_1 is not the beginning of block_10."""
+    return name.startswith(prefix) and not (prefix[-1].isdigit() and name[len(prefix) :][:1].isdigit())
 
 
 def _optimizer(recipe: Recipe, *, phase: str, steps: int) -> keras.optimizers.Optimizer:

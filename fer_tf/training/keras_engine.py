@@ -45,9 +45,13 @@ class KerasEngine:
         return keras.Model(self.model.input, self.model_outputs)
 
     def extract_features(self, crops: np.ndarray) -> np.ndarray:
-        """Return what the head works on, float32 (n, c) or (n, window, c): the backbone's features, pooled or flat."""
-        first = next(layer for layer in self.model.layers if layer.name.startswith("head_"))
-        return self._predict(keras.Model(self.model.input, first.output), crops)
+        """Return what the head works on, float32 (n, c) or (n, window, c): the backbone's features, pooled or flat.
+
+        Those of an ensemble's branches stand side by side.
+        """
+        head = [layer for layer in self.model.layers if layer.name.startswith("head_")]
+        first = [layer.output for layer in head if layer.name.startswith("head_pool_")] or [head[0].output]
+        return np.concatenate([self._predict(keras.Model(self.model.input, each), crops) for each in first], axis=-1)
 
     def _predict(self, model: keras.Model, crops: np.ndarray):
         expected = self.card.input_shape
@@ -66,8 +70,8 @@ def load_keras(path: Path) -> KerasEngine:
     if not is_zipfile(path):
         raise ValueError(f"{path} is damaged or no .keras file at all (no whole zip): copy it again, or train it again")
     card = ModelCard.load(path.with_name("card.json"))
-    zoo.import_layers(card.architecture)
     try:
+        zoo.import_layers(path)
         model = keras.saving.load_model(path, compile=False)
     except (ValueError, OSError, TypeError, KeyError, BadZipFile) as error:
         raise ValueError(f"{path} is damaged, or not a Keras model that can be read: {error}") from error

@@ -122,6 +122,8 @@ class Recipe:
         _check(not taken, "options", "the architecture's own, set the recipe's choices beside them", self.options)
         smooth = self.targets == "multi_target" and self.label_smoothing > 0
         _check(not smooth, "label_smoothing", "0 with targets multi_target, whose loss has none", self.label_smoothing)
+        still = "window" not in self.options or zoo.architecture(self.architecture).window > 1
+        _check(still, "options", f"without a window, for {self.architecture} takes single pictures", self.options)
         for name, known in CHOICES.items():
             _check(getattr(self, name) in known, name, " or ".join(known), getattr(self, name))
 

@@ -8,9 +8,11 @@ a whole number is a count, 1 or more; a fraction is a share, 0 or more and below
 """
 
 import json
+import re
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
+from zipfile import ZipFile
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,10 +95,12 @@ def build(name: str, *, emotions: int, image_size: int | None = None, weights: s
     return module.build(emotions=emotions, image_size=size, weights=weights, **found.options, **options)
 
 
-def import_layers(name: str) -> None:
-    """Make the layers that an architecture brings known to Keras, so that it can load a saved model."""
-    if name in ARCHITECTURES:
-        import_module(f"fer_tf.zoo.{ARCHITECTURES[name].module or name}")
+def import_layers(path: Path) -> None:
+    """Make the layers of this package that a `.keras` file holds known to Keras, so that it can be loaded."""
+    with ZipFile(path) as file:
+        config = file.read("config.json").decode()
+    for module in sorted(set(re.findall(r'"module": "(fer_tf\.zoo\.\w+)"', config))):
+        import_module(module)
 
 
 OUTPUTS = ("embedding", "affect", "branches")

@@ -56,6 +56,9 @@ def build(
 
     Raises FileNotFoundError for weights that are not there, ValueError for those of another network.
     """
+    if window < 2:
+        raise ValueError(f"window must be 2 frames or more, got {window}: for single pictures take {backbone} itself")
+
     # --- backbone: what the last layer of a network for single pictures works on ---
     picture = _frame_network(backbone, weights, emotions=emotions, image_size=image_size)
     features = keras.Model(picture.input, picture.get_layer("head_logits").input, name="backbone")
@@ -74,8 +77,8 @@ def build(
 
 def _frame_network(backbone: str, weights: str | None, *, emotions: int, image_size: int) -> keras.Model:
     """Return a network for pictures of this size, new or trained."""
-    if zoo.architecture(backbone).window > 1:
-        raise ValueError(f"backbone must be an architecture for single pictures, got {backbone!r}")
+    if zoo.architecture(backbone).window > 1 or backbone == "esr":
+        raise ValueError(f"backbone must be an architecture for single pictures with one head, got {backbone!r}")
     if weights is None:
         return zoo.build(backbone, emotions=emotions, image_size=image_size)
     path = paths.ROOT / weights  # an absolute path stays itself
@@ -84,7 +87,7 @@ def _frame_network(backbone: str, weights: str | None, *, emotions: int, image_s
         raise FileNotFoundError(f"no weights at {path}: expected a .keras file of {backbone}, or the folder of one")
     if not is_zipfile(path):
         raise ValueError(f"{path} is damaged or no .keras file (no whole zip): copy it again, or train it again")
-    zoo.import_layers(backbone)
+    zoo.import_layers(path)
     model = keras.saving.load_model(path, compile=False)
     if model.name != backbone:
         raise ValueError(f"{path} holds {model.name}, but backbone is {backbone!r}: set the option backbone to it")

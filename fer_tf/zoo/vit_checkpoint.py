@@ -73,6 +73,9 @@ class Checkpoint:
 
         ours = labels.FERPLUS[: model.output_shape[-1]]
         if set(self.emotions) == set(ours):
+            for part in ("weight", "bias"):
+                if len(self.tensors.get(f"classifier.{part}", ())) != len(ours):
+                    raise ValueError(f"{self.source}: classifier.{part} should have {len(ours)} rows, one per label")
             order = [self.emotions.index(emotion) for emotion in ours]
             weight, bias = (self.tensors[f"classifier.{part}"][order] for part in ("weight", "bias"))
             self._set("classifier", model.get_layer("head_logits").weights, [weight.T, bias])
@@ -89,6 +92,7 @@ def read_checkpoint(weights: str) -> Checkpoint:
 
     Raises FileNotFoundError for what is not there, ValueError for what is no ViT or DeiT of the usual kind.
     """
+    from safetensors import SafetensorError
     from safetensors.numpy import load_file
     from transformers import AutoConfig
     from transformers.utils import logging
@@ -102,7 +106,20 @@ def read_checkpoint(weights: str) -> Checkpoint:
             f"{weights}: expected a vit or deit with exact GELU, biases and 3 channels, got {kind} with "
             f"{getattr(config, 'hidden_act', 'no')} activation"
         )
-    tensors = {name.removeprefix(f"{kind}."): array for name, array in load_file(folder / "model.safetensors").items()}
+    patch, side = config.patch_size, config.image_size
+    if (
+        not (isinstance(patch, int) and patch >= 1 and isinstance(side, int))
+        or config.hidden_size % config.num_attention_heads
+    ):
+        raise ValueError(
+            f"{weights}: expected square patches and a width that its heads divide, got patch_size {patch}, image_size "
+            f"{side}, hidden_size {config.hidden_size} and {config.num_attention_heads} heads"
+        )
+    try:
+        loaded = load_file(folder / "model.safetensors")
+    except SafetensorError as error:
+        raise ValueError(f"{folder / 'model.safetensors'} is damaged: {error}; fetch it again") from error
+    tensors = {name.removeprefix(f"{kind}."): array for name, array in loaded.items()}
     mean, deviation = _statistics(folder)
     shape = {
         "width": config.hidden_size,
