@@ -39,7 +39,8 @@ ARCHITECTURES = {
     "mobilenet_v2": Architecture(image_size=96, saliency_layer="block_13_expand_relu", source="Sandler et al. 2018"),
     "vgg": Architecture(image_size=48, saliency_layer="relu_4_2", source="Simonyan and Zisserman 2015, for 48 px"),
     "ferplus_vgg13": Architecture(image_size=64, saliency_layer="relu_4_3", source="Barsoum et al. 2016"),
-    "resnet50": Architecture(image_size=96, saliency_layer="conv4_block6_out", source="He et al. 2016"),
+    # Not at the end of stage 4: stage 5 begins with strides of 2 and sees every second place of it alone.
+    "resnet50": Architecture(image_size=96, saliency_layer="conv4_block5_out", source="He et al. 2016"),
     "efficientnet_b0": Architecture(
         image_size=96, saliency_layer="block6a_expand_activation", source="Tan and Le 2019", module="efficientnet"
     ),
