@@ -458,6 +458,18 @@ def test_reads_odd_pictures_and_passes_over_litter(tmp_path):
     np.testing.assert_array_equal(faces.images[4], np.asarray(picture(1)))
 
 
+def test_frames_of_one_clip_stay_on_one_side(tmp_path):
+    for emotion in ("happy", "sad"):
+        for clip in range(6):
+            (tmp_path / emotion / f"clip {clip}").mkdir(parents=True)
+            for frame in range(4):
+                picture(100 * clip + frame + len(emotion)).save(tmp_path / emotion / f"clip {clip}" / f"{frame}.png")
+        picture(999 + len(emotion)).save(tmp_path / emotion / "alone.png")
+    sides = {split: {name.rpartition("/")[0] for name in faces.ids} for split, faces in load(tmp_path).items()}
+    clips = {split: {place for place in places if "clip" in place} for split, places in sides.items()}
+    assert sum(map(len, clips.values())) == 12 == len(set.union(*clips.values())) and all(sides.values())
+
+
 # --- AffectNet ---
 
 

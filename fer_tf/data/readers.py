@@ -145,8 +145,16 @@ def _folder_splits(folder: Path, image_size: int, seed: int, read=read_folder) -
     share = CUT
     for split in ("test", "valid"):
         if split not in faces:
-            aside = cut(faces["train"].labels, faces["train"].hashes, fraction=share, seed=seed)
+            aside = cut(faces["train"].labels, _together(faces["train"]), fraction=share, seed=seed)
             faces[split], faces["train"] = faces["train"].take(aside), faces["train"].take(~aside)
             share = CUT / (1 - CUT)  # of what is left
     name = folder.resolve().name
     return Splits(**faces, name=name, terms=f"the terms of the images in {name}")
+
+
+def _together(faces: LabelledFaces) -> np.ndarray:
+    """Return (n,) what a cut must not part: equal images, and those in one folder below the emotion's, as of a clip."""
+    places = [str(name).rpartition("/")[0] for name in faces.ids]
+    top = min(place.count("/") for place in places)
+    same = zip(places, faces.hashes, strict=True)
+    return np.array([digest.tobytes().hex() if place.count("/") == top else place for place, digest in same])
