@@ -4,6 +4,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+"""What red, green and blue weigh in grey (ITU-R BT.601)."""
+
 
 def softmax(logits: np.ndarray) -> np.ndarray:
     """Return probabilities over the last axis, same shape, float32."""

@@ -11,12 +11,12 @@ from conftest import patterns
 from fer_tf import zoo
 from fer_tf.card import ModelCard
 from fer_tf.data.labelled import Splits
-from fer_tf.inference.engine import load_engine
+from fer_tf.inference.engine import BACKENDS, load_engine
 from fer_tf.labels import CIRCUMPLEX, FER2013
 from fer_tf.training.affect import fit_affect
 from fer_tf.training.compare import read_run
 from fer_tf.training.evaluate import affect_report
-from fer_tf.training.export import RUNTIMES, TOLERANCE, export
+from fer_tf.training.export import TOLERANCE, export
 from fer_tf.training.fit import build_model
 from fer_tf.training.keras_engine import load_keras
 from fer_tf.training.recipe import Augmentation, Recipe
@@ -95,7 +95,7 @@ def test_every_runtime_tells_emotions_affect_and_branches(finished, data):
     exported, crops = export(folder, folder.with_name("affect.onnx")), data.test.crops(54)[:7]
     expected = load_keras(folder).run(crops)
     assert np.abs(expected["affect"]).max() > 0.05
-    for backend in RUNTIMES:
+    for backend in BACKENDS:
         engine = load_engine(exported.path, backend=backend)
         assert engine.outputs == {"logits": (7,), "affect": (2,), "branches": (2, 7)}
         for name, values in engine.run(crops).items():

@@ -10,10 +10,10 @@ from conftest import small_options, small_size
 from fer_tf import labels, zoo
 from fer_tf.card import ModelCard
 from fer_tf.data.drawn import draw_faces
-from fer_tf.inference.engine import load_engine
+from fer_tf.inference.engine import BACKENDS, load_engine
 from fer_tf.training import export as exporting
 from fer_tf.training.compare import count_parameters
-from fer_tf.training.export import OPSET, RUNTIMES, TOLERANCE, export, golden_batch
+from fer_tf.training.export import OPSET, TOLERANCE, export, golden_batch
 from fer_tf.training.keras_engine import load_keras
 
 
@@ -33,13 +33,13 @@ def saved(folder, name: str, *, emotions=labels.FER2013, image_size: int | None 
 def test_three_runtimes_agree_with_keras(name, tmp_path):
     card = saved(tmp_path, name)
     exported = export(tmp_path)
-    assert set(exported.parity) == set(RUNTIMES) and max(exported.parity.values()) <= TOLERANCE
+    assert set(exported.parity) == set(BACKENDS) and max(exported.parity.values()) <= TOLERANCE
     described = ModelCard.load(tmp_path / "card.json").files["model.onnx"]
     assert described["opset"] == OPSET and described["bytes"] == exported.path.stat().st_size
     assert described["multiply_adds"] > 1e5 and described["parameters"] == count_parameters(tmp_path / "model.keras")
     crops = np.random.default_rng(0).integers(0, 256, (7, *card.input_shape), dtype=np.uint8)
     expected = load_keras(tmp_path).run(crops)
-    for backend in RUNTIMES:
+    for backend in BACKENDS:
         engine = load_engine(exported.path, backend=backend)
         assert engine.card == card  # it travels inside the file
         for n in (1, 3, 7):
@@ -80,7 +80,7 @@ def test_it_drops_in_for_the_model_zoo_s_file(model_zoo):
 
 def test_the_three_runtimes_agree_under_the_model_zoo_s_contract(model_zoo):
     folder, exported = model_zoo
-    assert set(exported.parity) == set(RUNTIMES) and max(exported.parity.values()) <= TOLERANCE
+    assert set(exported.parity) == set(BACKENDS) and max(exported.parity.values()) <= TOLERANCE
     assert exported.path == folder / "model-zoo" / "model.onnx"
     assert {path.name for path in folder.iterdir()} == {"model.keras", "card.json", "model-zoo"}
     assert ModelCard.load(folder / "card.json").emotions == labels.FERPLUS  # of the Keras model, untouched
@@ -88,7 +88,7 @@ def test_the_three_runtimes_agree_under_the_model_zoo_s_contract(model_zoo):
     assert set(beside.files) == {"model.onnx"} and (beside.colour, beside.layout) == ("GREY", "NCHW")
     assert beside.emotions == ("neutral", "happy", "surprise", "sad", "angry", "disgust", "fear", "contempt")
     faces = draw_faces(5, size=64)  # in colour
-    for backend in RUNTIMES:
+    for backend in BACKENDS:
         engine = load_engine(folder / "model-zoo", backend=backend)
         assert engine.card == beside.with_(files={})
         ours = [engine.card.emotions.index(emotion) for emotion in labels.FERPLUS]

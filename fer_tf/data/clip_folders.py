@@ -9,8 +9,7 @@ import numpy as np
 from fer_tf.data.folders import Progress, emotion_folders, image_files, is_litter
 from fer_tf.data.images import read_image
 from fer_tf.data.labelled import LabelledClips, to_crops
-
-LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, as the models judge
+from fer_tf.faces import LUMA
 
 Crop = Callable[[np.ndarray], np.ndarray | None]
 """Takes a frame, uint8 (height, width, 3) RGB, and returns the picture of its face alone, or None without one."""

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from fer_tf.faces import Faces
+from fer_tf.faces import LUMA, Faces
 from fer_tf.labels import COLOURS
 
 SHOWN = 3
@@ -158,7 +158,7 @@ def _draw_panel(view: np.ndarray, top: list[tuple[str, float]], style: _Style) -
     corner, title = max(2, line // 3), view[: style.title]
     _blend(view, PAPER, _rounded(width, height, corner, PAPER_OPACITY))
     _blend(title, colour, _rounded(width, height, corner))
-    ink = PAPER if np.dot(colour, (0.299, 0.587, 0.114)) > 110 else INK
+    ink = PAPER if np.dot(colour, LUMA) > 110 else INK
     _write(title, label, "" if style.bars else f"{p:.0%}", ink, line, margin)
     for k, (name, p) in enumerate(top if style.bars else []):
         y = style.title + line // 4 + k * style.row

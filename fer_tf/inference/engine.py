@@ -10,6 +10,7 @@ import numpy as np
 
 from fer_tf import paths
 from fer_tf.card import METADATA_KEY, ModelCard, describe_file
+from fer_tf.faces import LUMA
 
 PROVIDERS = {"openvino-provider": "OpenVINOExecutionProvider", "cpu": "CPUExecutionProvider"}
 BACKENDS = (*PROVIDERS, "openvino")
@@ -165,8 +166,7 @@ def _one_by_one(infer: Callable) -> Callable:
 
 def _in_grey(infer: Callable) -> Callable:
     """For a model that takes float32 (n, 1, s, s): luma 0..255 of the RGB crops, unscaled (ITU-R BT.601)."""
-    luma = np.array([0.299, 0.587, 0.114], np.float32)
-    return lambda crops: infer((crops @ luma)[:, None])
+    return lambda crops: infer((crops @ LUMA)[:, None])
 
 
 def _onnxruntime(path: Path, backend: str, threads: int | None) -> _Loaded:

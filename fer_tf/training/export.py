@@ -18,7 +18,6 @@ from fer_tf.training.keras_engine import KerasEngine, load_keras
 
 OPSET = 18
 TOLERANCE = 1e-4  # largest difference of a logit between Keras and a runtime
-RUNTIMES = BACKENDS
 CONTRACTS = {"fer-tf": "model.onnx", "model-zoo": "model-zoo/model.onnx"}  # and where its file goes by default
 
 
@@ -61,7 +60,7 @@ def export(
     temporary = (target.parent if target.parent.is_dir() else folder) / f"converting-{target.name}"
     try:
         _convert(engine, card, temporary)
-        parity = {backend: _difference(engine, load_engine(temporary, backend=backend)) for backend in RUNTIMES}
+        parity = {backend: _difference(engine, load_engine(temporary, backend=backend)) for backend in BACKENDS}
         if worst := {b: d for b, d in parity.items() if not d <= tolerance}:
             raise RuntimeError(
                 f"{target.name} was not saved: outputs differ from Keras by {worst}, allowed is {tolerance}"

@@ -2,7 +2,6 @@
 
 from functools import cached_property
 from pathlib import Path
-from zipfile import BadZipFile, is_zipfile
 
 import keras
 import numpy as np
@@ -67,12 +66,4 @@ class KerasEngine:
 def load_keras(path: Path) -> KerasEngine:
     """Load a `.keras` file, or the `model.keras` of a folder, with the `card.json` beside it."""
     path = keras_file(path)
-    if not is_zipfile(path):
-        raise ValueError(f"{path} is damaged or no .keras file at all (no whole zip): copy it again, or train it again")
-    card = ModelCard.load(path.with_name("card.json"))
-    try:
-        zoo.import_layers(path)
-        model = keras.saving.load_model(path, compile=False)
-    except (ValueError, OSError, TypeError, KeyError, BadZipFile) as error:
-        raise ValueError(f"{path} is damaged, or not a Keras model that can be read: {error}") from error
-    return KerasEngine(model, card)
+    return KerasEngine(zoo.load_model(path), ModelCard.load(path.with_name("card.json")))

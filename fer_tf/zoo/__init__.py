@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from zipfile import ZipFile
+from zipfile import BadZipFile, ZipFile
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,12 +96,20 @@ def build(name: str, *, emotions: int, image_size: int | None = None, weights: s
     return module.build(emotions=emotions, image_size=size, weights=weights, **found.options, **options)
 
 
-def import_layers(path: Path) -> None:
-    """Make the layers of this package that a `.keras` file holds known to Keras, so that it can be loaded."""
-    with ZipFile(path) as file:
-        config = file.read("config.json").decode()
-    for module in sorted(set(re.findall(r'"module": "(fer_tf\.zoo\.\w+)"', config))):
-        import_module(module)
+def load_model(path: Path):
+    """Load a `.keras` file as a Keras model, whatever layers of this package it holds; ValueError for a damaged one."""
+    import keras
+
+    try:
+        with ZipFile(path) as file:
+            config = file.read("config.json").decode()
+        for module in sorted(set(re.findall(r'"module": "(fer_tf\.zoo\.\w+)"', config))):
+            import_module(module)  # makes its layers known to Keras
+        return keras.saving.load_model(path, compile=False)
+    except (ValueError, OSError, TypeError, KeyError, BadZipFile) as error:
+        raise ValueError(
+            f"{path} is damaged, or no Keras model that can be read ({error}): copy it again, or train it again"
+        ) from error
 
 
 OUTPUTS = ("embedding", "affect", "branches")

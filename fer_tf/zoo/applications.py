@@ -1,11 +1,9 @@
 """What the backbones of keras.applications share: weights by layer name, batch norm's momentum, a dropout head."""
 
-from zipfile import is_zipfile
-
 import keras
 from keras import layers
 
-from fer_tf import paths
+from fer_tf import paths, zoo
 
 
 def load_weights(backbone: keras.Model, weights: str | None, *, make, image_size: int) -> None:
@@ -52,10 +50,8 @@ def _pretrained(weights: str, make, shape: tuple[int, int, int]) -> keras.Model:
         raise FileNotFoundError(
             f"no weights at {path}: expected 'imagenet', a .weights.h5 without top or a .keras file"
         )
-    if path.suffix == ".keras" and not is_zipfile(path):
-        raise ValueError(f"{path} is damaged (no whole zip): copy it again, or train it again")
     if path.suffix == ".keras":
-        return keras.saving.load_model(path, compile=False)
+        return zoo.load_model(path)
     backbone = make(input_shape=shape, include_top=False, weights=None)
     backbone.load_weights(path)
     return backbone

@@ -5,8 +5,6 @@ there, a network that was trained on single frames gives the features: what its 
 architecture of the zoo. LSTM: Hochreiter and Schmidhuber, "Long short-term memory", 1997.
 """
 
-from zipfile import is_zipfile
-
 import keras
 from keras import layers
 
@@ -85,10 +83,7 @@ def _frame_network(backbone: str, weights: str | None, *, emotions: int, image_s
     path = path / "model.keras" if path.is_dir() else path
     if not path.is_file():
         raise FileNotFoundError(f"no weights at {path}: expected a .keras file of {backbone}, or the folder of one")
-    if not is_zipfile(path):
-        raise ValueError(f"{path} is damaged or no .keras file (no whole zip): copy it again, or train it again")
-    zoo.import_layers(path)
-    model = keras.saving.load_model(path, compile=False)
+    model = zoo.load_model(path)
     if model.name != backbone:
         raise ValueError(f"{path} holds {model.name}, but backbone is {backbone!r}: set the option backbone to it")
     if model.input_shape[1:] != (image_size, image_size, 3):

@@ -1,9 +1,8 @@
 """The first layers of every architecture: RGB crops in, judged in grey, as FER2013 has them."""
 
 import keras
-import numpy as np
 
-LUMA = np.array([[0.299], [0.587], [0.114]], np.float32)
+from fer_tf.faces import LUMA
 
 
 def grey_crops(image_size: int, *, channels: int) -> tuple[keras.KerasTensor, keras.KerasTensor]:
@@ -12,5 +11,5 @@ def grey_crops(image_size: int, *, channels: int) -> tuple[keras.KerasTensor, ke
     Luma is 0.299 R + 0.587 G + 0.114 B (ITU-R BT.601); the weights add up to 1, so grey stays what it is.
     """
     crops = keras.Input((image_size, image_size, 3), name="crops")
-    luma = keras.ops.matmul(crops, LUMA)  # (n, s, s, 1)
+    luma = keras.ops.matmul(crops, LUMA[:, None])  # (n, s, s, 1)
     return crops, keras.ops.repeat(luma, channels, axis=-1) if channels > 1 else luma
