@@ -15,6 +15,12 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     return weights / weights.sum(axis=-1, keepdims=True)
 
 
+def check_crops(crops: np.ndarray, shape: tuple[int, ...]) -> None:
+    """Raise ValueError if crops are not uint8 (n, *shape); n may be 0."""
+    if crops.dtype != np.uint8 or crops.shape[1:] != shape:
+        raise ValueError(f"crops must be uint8 (n, {', '.join(map(str, shape))}), got {crops.dtype} {crops.shape}")
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Faces:
     """The n faces of one frame, as parallel arrays. `None` means not computed yet.

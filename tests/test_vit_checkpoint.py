@@ -134,6 +134,30 @@ def test_a_cut_file_of_tensors_is_named(oracle, tmp_path):
         zoo.build("vit", emotions=7, image_size=48, weights=str(tmp_path))
 
 
+@pytest.mark.parametrize(
+    "processor",
+    [
+        {},
+        {"do_rescale": False, "image_mean": [100, 110, 120], "image_std": [50, 60, 70]},
+        {"rescale_factor": 1 / 127.5, "do_normalize": False},
+        {"rescale_factor": 1 / 127.5, "image_mean": [1, 1, 1], "image_std": [0.5, 1, 2]},
+    ],
+    ids=["usual", "no rescaling", "no normalising", "another factor"],
+)
+def test_pixels_are_prepared_as_their_processor_says(processor, tmp_path):
+    model = zoo.build("vit", emotions=7, image_size=48, size="nano")
+    write_checkpoint(model, tmp_path, emotions=labels.FER2013)
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(processor))
+    again = zoo.build("vit", emotions=7, image_size=48, weights=str(tmp_path))
+    pixels = np.full((1, 48, 48, 3), 200, np.float32)
+    factor = processor.get("rescale_factor", 1 / 255) if processor.get("do_rescale", True) else 1
+    expected = pixels * factor
+    if processor.get("do_normalize", True):
+        expected = (expected - processor.get("image_mean", 0.5)) / processor.get("image_std", 0.5)
+    prepared = keras.Model(again.input, again.get_layer("rescale").output).predict(pixels, verbose=0)
+    np.testing.assert_allclose(prepared, expected, rtol=1e-5)
+
+
 def test_what_is_no_checkpoint_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="it has no config"):
         read_checkpoint(str(tmp_path))

@@ -10,7 +10,7 @@ import numpy as np
 
 from fer_tf import paths
 from fer_tf.card import METADATA_KEY, ModelCard, describe_file
-from fer_tf.faces import LUMA
+from fer_tf.faces import LUMA, check_crops
 
 PROVIDERS = {"openvino-provider": "OpenVINOExecutionProvider", "cpu": "CPUExecutionProvider"}
 BACKENDS = (*PROVIDERS, "openvino")
@@ -37,11 +37,7 @@ class Engine:
 
     def run(self, crops: np.ndarray) -> dict[str, np.ndarray]:
         """Return every output by name, float32 (n, ...), for RGB crops uint8 (n, *card.input_shape); n may be 0."""
-        expected = self.card.input_shape
-        if crops.dtype != np.uint8 or crops.shape[1:] != expected:
-            raise ValueError(
-                f"crops must be uint8 (n, {', '.join(map(str, expected))}), got {crops.dtype} {crops.shape}"
-            )
+        check_crops(crops, self.card.input_shape)
         if not len(crops):
             return {name: np.empty((0, *shape), np.float32) for name, shape in self.outputs.items()}
         return dict(zip(self.outputs, self.infer(np.ascontiguousarray(crops)), strict=True))

@@ -8,6 +8,7 @@ import numpy as np
 
 from fer_tf import zoo
 from fer_tf.card import ModelCard
+from fer_tf.faces import check_crops
 from fer_tf.training.folder import keras_file
 
 
@@ -53,11 +54,7 @@ class KerasEngine:
         return np.concatenate([self._predict(keras.Model(self.model.input, each), crops) for each in first], axis=-1)
 
     def _predict(self, model: keras.Model, crops: np.ndarray):
-        expected = self.card.input_shape
-        if crops.dtype != np.uint8 or crops.shape[1:] != expected:
-            raise ValueError(
-                f"crops must be uint8 (n, {', '.join(map(str, expected))}), got {crops.dtype} {crops.shape}"
-            )
+        check_crops(crops, self.card.input_shape)
         if not len(crops):
             return keras.tree.map_structure(lambda output: np.empty((0, *output.shape[1:]), np.float32), model.output)
         return model.predict(crops, batch_size=64, verbose=0)

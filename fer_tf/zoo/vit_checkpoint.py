@@ -222,13 +222,18 @@ def _fetched(weights: str) -> Path:
 
 
 def _statistics(folder: Path) -> tuple[tuple, tuple]:
-    """Return what the checkpoint's image processor subtracts and divides by, per channel, for values 0..1."""
-    if not (folder / "preprocessor_config.json").is_file():
-        return (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
-    from transformers import ImageProcessingMixin
+    """Return what to subtract and divide by, per channel, for values 0..1, so that the image processor is met."""
+    values = {}
+    if (folder / "preprocessor_config.json").is_file():
+        from transformers import ImageProcessingMixin
 
-    values, _ = ImageProcessingMixin.get_image_processor_dict(folder)
-    return tuple(values.get("image_mean", [0.5] * 3)), tuple(values.get("image_std", [0.5] * 3))
+        values, _ = ImageProcessingMixin.get_image_processor_dict(folder)
+    # Theirs: (pixels * factor - mean) / deviation. Where it does not rescale or normalise, these are 1, 0 and 1.
+    factor = values.get("rescale_factor", 1 / 255) if values.get("do_rescale", True) else 1
+    normalise = values.get("do_normalize", True)
+    mean, deviation = values.get("image_mean", [0.5] * 3), values.get("image_std", [0.5] * 3)
+    mean, deviation = (mean, deviation) if normalise else ([0.0] * 3, [1.0] * 3)
+    return tuple(m / (255 * factor) for m in mean), tuple(d / (255 * factor) for d in deviation)
 
 
 def _emotions(id2label: dict) -> tuple[str, ...]:
