@@ -32,7 +32,7 @@ def build(*, emotions: int, image_size: int, weights: str | None = None, width=6
         backbone = keras.models.clone_model(backbone, clone_function=partial(_rescaled, share=width / 64))
     for layer in backbone.layers:
         if layer.name.endswith("_3_bn"):  # random blocks begin as the identity: Goyal et al. 2017, section 5.1
-            layer.gamma.assign(keras.ops.zeros_like(layer.gamma))
+            layer.gamma.assign(keras.ops.zeros(layer.gamma.shape))
     load_weights(backbone, weights, make=make, image_size=image_size)
     set_norm_momentum(backbone, norm_momentum)
 
