@@ -14,7 +14,7 @@ and lock.
 import logging
 import re
 import time
-from contextlib import closing
+from contextlib import closing, contextmanager
 from itertools import accumulate
 from pathlib import Path
 from typing import NamedTuple
@@ -26,8 +26,9 @@ from fer_tf import zoo
 from fer_tf.card import ModelCard
 from fer_tf.data.labelled import Splits
 from fer_tf.training import evaluate, folder, run
-from fer_tf.training.batches import Batches, balanced_weights
-from fer_tf.training.recipe import Augmentation, Recipe
+from fer_tf.training.augment import Mix, Rows, augmentation_layers
+from fer_tf.training.batches import Batches, Crops, balanced_weights, resident
+from fer_tf.training.recipe import Recipe
 from fer_tf.training.run import Progress
 
 logger = logging.getLogger(__name__)
@@ -104,13 +105,17 @@ def _train(model: keras.Model, data: Splits, recipe: Recipe, run_dir: Path, *, l
     """Run the epochs that are left. The checkpoint comes first: what a kill keeps from following it, a resume adds."""
     keras.utils.set_random_seed(recipe.seed)  # the augmentation's own seeds come from here
     augmentation, steps = augmentation_layers(recipe.augmentation), -(-len(data.train) // recipe.batch_size)
+    images = resident(data.train, model.input_shape[-2])
     variables = [variable for layer in (*augmentation, model) for variable in layer.variables]
     plan, progress = phases(recipe, len(zoo.branches(model))), run.load_progress(run_dir)
     total = plan[-1].last
     if progress.epoch:
         run.restore(run_dir, variables, "model")
         if progress.best_epoch == progress.epoch:
+            if recipe.ema:
+                run.restore(run_dir, model.variables, "averaged")
             run.save_model(model, run_dir / "model.keras")
+            run.restore(run_dir, variables, "model")
         log(epoch_line(progress.history[-1], total), once=True)
         log(f"resumed after epoch {progress.epoch}")
     with closing(run.Board(run_dir, progress.history)) as board:
@@ -118,7 +123,7 @@ def _train(model: keras.Model, data: Splits, recipe: Recipe, run_dir: Path, *, l
             if progress.epoch >= phase.last:
                 continue
             stage = _stage(model, phase.branches)
-            trainer = with_augmentation(stage, augmentation)
+            trainer = with_augmentation(stage, augmentation, images=images, mixup=recipe.mixup > 0)
             _prepare(trainer, model, recipe, phase=phase.name, steps=steps)
             if progress.epoch > phase.first:
                 run.restore(run_dir, trainer.optimizer.variables, "optimizer")
@@ -126,47 +131,95 @@ def _train(model: keras.Model, data: Splits, recipe: Recipe, run_dir: Path, *, l
                 if phase.name == "fine" and recipe.schedule == "plateau":
                     trainer.optimizer.learning_rate = recipe.learning_rate * recipe.gamma**progress.rate_drops
                 about = {"epoch": progress.epoch + 1, "phase": phase.name}
-                row = about | _epoch(trainer, stage, data, recipe, **about, total=total, on_step=on_step)
-                progress = advance(progress, row, recipe)
-                run.save_checkpoint(run_dir, variables, trainer.optimizer.variables, progress)
-                if progress.best_epoch == progress.epoch:
-                    run.save_model(model, run_dir / "model.keras")
+                with computing_in(model, recipe.precision):
+                    row = about | _epoch(trainer, data, recipe, **about, total=total, on_step=on_step)
+                state = {"model": _values(variables), "optimizer": _values(trainer.optimizer.variables)}
+                with averaged(trainer):
+                    progress = advance(progress, row | _judge(stage, data, recipe, **about), recipe)
+                    state |= {"averaged": _values(model.variables)} if recipe.ema else {}
+                    run.save_checkpoint(run_dir, state, progress)
+                    if progress.best_epoch == progress.epoch:
+                        run.save_model(model, run_dir / "model.keras")
                 run.write_history(run_dir, progress.history)
                 board.add(progress.history[-1])
                 log(epoch_line(progress.history[-1], total))
     return progress
 
 
-def _epoch(trainer, stage: keras.Model, data: Splits, recipe: Recipe, *, epoch, phase, total: int, on_step) -> dict:
-    """Train one epoch, in an order that only seed and epoch decide, judge on valid; return the history's columns.
+def _epoch(trainer, data: Splits, recipe: Recipe, *, epoch: int, phase: str, total: int, on_step) -> dict:
+    """Train one epoch, in an order that only seed and epoch decide; return the history's columns of train.
 
-    `loss` is what training minimises, with label smoothing, class weights and votes; `nll`, accuracy and macro-F1 are
-    those of the labels, whatever the targets, on train as on valid; the learning rate is the higher one of start and
-    end. Raises ValueError if the loss or a logit is not finite.
+    `loss` is what training minimises, with label smoothing, class weights, votes and mixup; `nll`, accuracy and
+    macro-F1 are those of the labels, whatever the targets, on train as on valid; the learning rate is the higher one of
+    start and end. Raises ValueError if the loss is not finite.
     """
-    batching = {"image_size": stage.input_shape[-2], "batch_size": recipe.batch_size}
-    weights = balanced_weights(data.train) if recipe.class_weight == "balanced" else None
     order = np.random.default_rng((recipe.seed, epoch)).permutation(len(data.train))
-    drawing = {"targets": recipe.targets, "seed": (recipe.seed, epoch, 1)}  # 1: not the numbers of the order
-    batches = Batches(data.train, weights=weights, order=order, **drawing, **batching)
+    weights = balanced_weights(data.train) if recipe.class_weight == "balanced" else None
+    shape = trainer.input_shape["images"]
+    batches = Batches(
+        data.train,
+        shape[-2] if len(shape) > 1 else None,
+        batch_size=recipe.batch_size,
+        targets=recipe.targets,
+        vote_share=recipe.vote_share,
+        weights=weights,
+        order=order,
+        mixup=recipe.mixup,
+        seed=(recipe.seed, epoch, 1),  # 1: not the numbers of the order
+    )
     done, steps = (epoch - 1) * len(batches), total * len(batches)
     tell = keras.callbacks.LambdaCallback(on_train_batch_end=lambda i, logs: on_step and on_step(done + i + 1, steps))
     rate, start = _rate(trainer), time.perf_counter()
     fitted = trainer.fit(batches, epochs=1, shuffle=False, verbose=0, callbacks=[tell])
-    trained = time.perf_counter()
+    seconds = time.perf_counter() - start
     train = {name: fitted.history[name][-1] for name in ("loss", "nll", "accuracy", "macro_f1")}
-    logits = keras.ops.convert_to_numpy(together(stage.predict(Batches(data.valid, **batching), verbose=0)))
-    if not (np.isfinite(train["loss"]) and np.isfinite(logits).all()):
+    if not np.isfinite(train["loss"]):
+        raise ValueError(_diverged(recipe, epoch=epoch, phase=phase))
+    rates = {"learning_rate": max(rate, _rate(trainer)), "images_per_s": round(len(order) / seconds, 1)}
+    return train | rates | {"seconds": round(seconds, 2)}
+
+
+def _judge(stage: keras.Model, data: Splits, recipe: Recipe, *, epoch: int, phase: str) -> dict:
+    """Return the history's columns of valid; raises ValueError if a logit is not finite."""
+    crops = Crops(data.valid, stage.input_shape[-2], batch_size=recipe.batch_size)
+    logits = keras.ops.convert_to_numpy(together(stage.predict(crops, verbose=0)))
+    if not np.isfinite(logits).all():
         raise ValueError(_diverged(recipe, epoch=epoch, phase=phase))
     judged = evaluate.report(logits, data.valid.labels, data.emotions)
-    return train | {
-        "valid_nll": judged.nll,
-        "valid_accuracy": judged.accuracy,
-        "valid_macro_f1": judged.macro_f1,
-        "learning_rate": max(rate, _rate(trainer)),
-        "seconds": round(time.perf_counter() - start, 2),
-        "images_per_s": round(len(order) / (trained - start), 1),
-    }
+    return {f"valid_{name}": getattr(judged, name) for name in ("nll", "accuracy", "macro_f1")}
+
+
+@contextmanager
+def averaged(trainer: keras.Model):
+    """Have the moving averages of the weights in place, where the optimizer keeps them (`Recipe.ema`)."""
+    if not trainer.optimizer.use_ema:
+        yield
+        return
+    weights = _values(trainer.trainable_variables)
+    trainer.optimizer.finalize_variable_values(trainer.trainable_variables)
+    try:
+        yield
+    finally:
+        for variable, value in zip(trainer.trainable_variables, weights, strict=True):
+            variable.assign(value)
+
+
+@contextmanager
+def computing_in(model: keras.Model, precision: str):
+    """Have every layer compute in this precision; its weights are float32 all the same."""
+    found = {layer: layer.dtype_policy for layer in model._flatten_layers(include_self=False)}
+    changed = [layer for layer in found if precision != "float32" and layer.dtype_policy.name == "float32"]
+    for layer in changed:
+        layer.dtype_policy = precision
+    try:
+        yield
+    finally:
+        for layer in changed:
+            layer.dtype_policy = found[layer]
+
+
+def _values(variables: list) -> list[np.ndarray]:
+    return [keras.ops.convert_to_numpy(variable).copy() for variable in variables]
 
 
 def _rate(trainer: keras.Model) -> float:
@@ -184,32 +237,27 @@ def _diverged(recipe: Recipe, *, epoch: int, phase: str) -> str:
     )
 
 
-def augmentation_layers(augmentation: Augmentation) -> list[keras.layers.Layer]:
-    """Return Keras layers that change train images at random and leave them alone at inference."""
-    a, layers, pixels = augmentation, keras.layers, (0, 255)
-    choices = {
-        lambda: layers.RandomFlip("horizontal"): a.flip,
-        lambda: layers.RandomTranslation(a.shift, a.shift, fill_mode="nearest"): a.shift,
-        lambda: layers.RandomRotation(a.rotate / 360, fill_mode="nearest"): a.rotate,
-        lambda: layers.RandomZoom(a.zoom, fill_mode="nearest"): a.zoom,
-        lambda: layers.RandomBrightness(a.brightness, value_range=pixels): a.brightness,
-        lambda: layers.RandomContrast(a.contrast, value_range=pixels): a.contrast,
-        lambda: layers.RandomErasing(0.5, scale=(a.erase / 4, a.erase), value_range=pixels): a.erase,
-    }
-    return [make() for make, wanted in choices.items() if wanted]
-
-
-def with_augmentation(stage: keras.Model, layers: list[keras.layers.Layer]) -> keras.Model:
-    """Return augmentation followed by `stage`, sharing its variables; `stage` itself stays free of it.
+def with_augmentation(
+    stage: keras.Model, layers: list[keras.layers.Layer], *, images: np.ndarray | None = None, mixup: bool = False
+) -> keras.Model:
+    """Return what takes the inputs of `Batches`, changes them and gives them to `stage`, which itself stays free of it.
 
     A clip goes through as one picture whose channels are those of all its frames, so all of them change alike.
+
+    images  all train images as `resident` has them; "images" of the input are then row numbers, else crops
     """
-    crops = keras.Input(stage.input_shape[1:])
+    shape, kind = (stage.input_shape[1:], "float32") if images is None else ((), "int32")
+    given = keras.Input(shape, dtype=kind, name="images")
+    crops = given if images is None else Rows(images)(given)
     x = _as_channels(crops) if layers else crops
     for layer in layers:
         x = layer(x)
     x = _as_frames(x, stage.input_shape) if layers else x
-    return keras.Model(crops, stage(x), name="trainer")
+    inputs = {"images": given}
+    if mixup:
+        inputs |= {"partners": keras.Input((), dtype="int32"), "shares": keras.Input(())}
+        x = Mix()(x, inputs["partners"], inputs["shares"])
+    return keras.Model(inputs, stage(x), name="trainer")
 
 
 def _stage(model: keras.Model, branches: int) -> keras.Model:
@@ -273,6 +321,8 @@ def _optimizer(recipe: Recipe, *, phase: str, steps: int) -> keras.optimizers.Op
         "learning_rate": rate,
         "weight_decay": recipe.weight_decay,
         "global_clipnorm": recipe.gradient_clip,
+        "use_ema": recipe.ema > 0,
+        "ema_momentum": recipe.ema,
     }
     if recipe.optimizer == "sgd":
         return keras.optimizers.SGD(momentum=recipe.momentum, nesterov=recipe.momentum > 0, **shared)

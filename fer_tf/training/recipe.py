@@ -15,7 +15,7 @@ RECIPES = Path(__file__).parent / "recipes"
 class Augmentation:
     """Random changes of train images only. 0 or False switches one off.
 
-    shift       largest move, as a share of the side, both axes
+    shift       largest move, as a share of the side, both axes, by whole pixels
     rotate      largest turn in degrees
     zoom        largest change of scale, as a share
     brightness  largest change, as a share of the value range
@@ -53,9 +53,14 @@ class Recipe:
     unfreeze           which backbone layers the fine phase trains, by how their names begin, such as ["conv4", "conv5"]
                        of resnet50; empty is all
     branch_epochs      of an ensemble: epochs for each branch before the next one joins; the fine phase trains all
-    targets            "labels" (one-hot), "distribution", "probability" or "multi_target" (annotators' votes, in the
-                       ways that `batches` describes), or "auto": "distribution" where train carries votes, else
+    targets            "labels" (one-hot), "distribution", "probability", "multi_target" or "blend" (annotators' votes,
+                       in the ways that `batches` describes), or "auto": "distribution" where train carries votes, else
                        "labels"; a run's recipe.json and card say which it was
+    vote_share         of "blend": what the votes weigh beside the label
+    mixup              alpha of the Beta distribution by which train images and targets are mixed in pairs; 0 mixes none
+    ema                decay, per step, of the moving average of the weights that is judged and kept; 0 keeps the weights
+    precision          "float32", or "mixed_bfloat16": training computes in bfloat16, weights stay float32; what is judged
+                       and saved computes in float32
     class_weight       "none", or "balanced" (inverse frequency on train)
     schedule           of the fine phase: "constant", "step" (x gamma every step_size epochs), "plateau" (x gamma after
                        plateau_patience epochs without progress) or "cosine" (to zero, after warmup_epochs)
@@ -91,7 +96,11 @@ class Recipe:
     plateau_patience: int = 3
     targets: str = "auto"
     class_weight: str = "none"
+    vote_share: float = 0.5
     label_smoothing: float = 0.0
+    mixup: float = 0.0
+    ema: float = 0.0
+    precision: str = "float32"
     monitor: str = "accuracy"
     patience: int | None = None
     extra_epochs: int = 0
@@ -111,8 +120,11 @@ class Recipe:
         for name in ("learning_rate", "head_learning_rate"):
             _check(getattr(self, name) > 0, name, "above 0", getattr(self, name))
         _check(0 < self.gamma <= 1, "gamma", "above 0 and at most 1", self.gamma)
-        for name in ("momentum", "label_smoothing"):
+        for name in ("momentum", "label_smoothing", "ema"):
             _check(0 <= getattr(self, name) < 1, name, "0 or more and below 1", getattr(self, name))
+        _check(0 <= self.vote_share <= 1, "vote_share", "0 to 1", self.vote_share)
+        _check(0 <= self.mixup <= 10, "mixup", "0 to 10", self.mixup)
+        _check(not (self.mixup and self.targets == "multi_target"), "mixup", "0 with targets multi_target", self.mixup)
         _check(self.patience is None or self.patience >= 1, "patience", "at least 1, or none", self.patience)
         _check(self.gradient_clip is None or self.gradient_clip > 0, "gradient_clip", "above 0", self.gradient_clip)
         named = all(isinstance(prefix, str) and prefix for prefix in self.unfreeze)
@@ -173,8 +185,9 @@ class Recipe:
 CHOICES = {
     "optimizer": ("adam", "adamw", "sgd"),
     "schedule": ("constant", "step", "plateau", "cosine"),
-    "targets": ("auto", "labels", "distribution", "probability", "multi_target"),
+    "targets": ("auto", "labels", "distribution", "probability", "multi_target", "blend"),
     "class_weight": ("none", "balanced"),
+    "precision": ("float32", "mixed_bfloat16"),
     "monitor": ("accuracy", "macro_f1", "nll"),
 }
 

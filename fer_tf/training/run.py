@@ -44,14 +44,11 @@ class Progress:
     history: list = field(default_factory=list)
 
 
-def save_checkpoint(run_dir: Path, variables: list, optimizer: list, progress: Progress) -> None:
-    """Write the variables of model and random states, those of the optimizer, and progress as one file, atomically."""
-    state = {f"model_{i}": v for i, v in enumerate(variables)}
-    state |= {f"optimizer_{i}": v for i, v in enumerate(optimizer)}
+def save_checkpoint(run_dir: Path, state: dict[str, list[np.ndarray]], progress: Progress) -> None:
+    """Write the values of "model", "optimizer" and, with `Recipe.ema`, "averaged", and progress as one file."""
+    arrays = {f"{part}_{i}": value for part, values in state.items() for i, value in enumerate(values)}
     buffer = io.BytesIO()
-    np.savez(
-        buffer, progress=json.dumps(asdict(progress)), **{k: keras.ops.convert_to_numpy(v) for k, v in state.items()}
-    )
+    np.savez(buffer, progress=json.dumps(asdict(progress)), **arrays)
     write_atomically(run_dir / "checkpoint.npz", buffer.getvalue())
 
 
@@ -68,7 +65,7 @@ def load_progress(run_dir: Path) -> Progress:
 
 
 def restore(run_dir: Path, variables: list, part: str) -> None:
-    """Put the checkpoint's values of "model" or "optimizer" into these variables."""
+    """Put the checkpoint's values of this part of its state into these variables."""
     with np.load(run_dir / "checkpoint.npz") as saved:
         for i, variable in enumerate(variables):
             variable.assign(saved[f"{part}_{i}"])
