@@ -151,6 +151,13 @@ def branches(model, kind: str = "branch") -> list:
     return [found[f"head_{kind}_{k}"] for k in range(1, len(found) + 1)]
 
 
+def find_layer(model, path: str):
+    """Return the layer of this name; "outer/inner" is one inside another. Raises ValueError for an unknown one."""
+    for name in path.split("/"):
+        model = model.get_layer(name)
+    return model
+
+
 def backbone_layers(model) -> list:
     """Return the layers that belong to the backbone: all but those named `head_...`."""
     return [layer for layer in model.layers if not layer.name.startswith("head_")]
