@@ -18,7 +18,8 @@ from fer_tf import zoo
 from fer_tf.data.labelled import LabelledClips, Splits
 from fer_tf.faces import softmax
 from fer_tf.training import fit, run
-from fer_tf.training.batches import Batches, balanced_weights
+from fer_tf.training.augment import Mix, RandomShift, Rows, augmentation_layers
+from fer_tf.training.batches import Batches, balanced_weights, resident
 from fer_tf.training.evaluate import report
 from fer_tf.training.folder import claim
 from fer_tf.training.keras_engine import load_keras
@@ -167,6 +168,7 @@ LONG = Recipe(  # a head epoch, the best epoch in the middle, drops of the rate,
     patience=2,
     extra_epochs=2,
     augmentation=Augmentation(flip=False, shift=0.02, rotate=0.0),
+    seed=11,
 )
 
 
@@ -211,6 +213,42 @@ def test_a_run_killed_anywhere_ends_as_if_undisturbed(undisturbed, tiny, tmp_pat
     assert not (tmp_path / "killed" / "metrics.json").exists()
     train(LONG, tiny, tmp_path / "killed")
     assert_same_end(undisturbed, tmp_path / "killed")
+
+
+def test_mixed_and_averaged_a_killed_run_ends_alike(tiny, tmp_path, monkeypatch):
+    recipe = LONG.with_(epochs=3, schedule="cosine", patience=None, extra_epochs=0, mixup=0.3, ema=0.9)
+    train(recipe, tiny, tmp_path / "undisturbed")
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(run, "save_model", lambda *_: (_ for _ in ()).throw(Killed))
+        train(recipe, tiny, tmp_path / "killed")
+    train(recipe, tiny, tmp_path / "killed")
+    assert_same_end(tmp_path / "undisturbed", tmp_path / "killed")
+
+
+def test_the_moving_average_is_judged_and_kept(tiny, tmp_path):
+    recipe = RECIPE.with_(head_epochs=0, epochs=1, ema=0.999, learning_rate=0.03)  # its average hardly leaves the start
+    start = fit.build_model(recipe, emotions=7).get_layer("head_logits").get_weights()[0]
+    train(recipe, tiny, tmp_path / "averaged")
+    train(recipe.with_(ema=0.0), tiny, tmp_path / "plain")
+    moved = [
+        np.abs(load_keras(tmp_path / name).model.get_layer("head_logits").get_weights()[0] - start).max()
+        for name in ("averaged", "plain")
+    ]
+    assert moved[0] < moved[1] / 2
+
+
+@pytest.mark.parametrize("architecture", ["lenet", "vit"])
+def test_bfloat16_is_for_training_only(architecture, tiny, tmp_path):
+    options = {"lenet": {"filters": [4, 8, 8]}, "vit": {"size": "nano", "patch_size": 8}}[architecture]
+    recipe = RECIPE.with_(
+        architecture=architecture, options=options, head_epochs=0, epochs=1, precision="mixed_bfloat16"
+    )
+    card = train(recipe, tiny, tmp_path / "half")
+    model = load_keras(tmp_path / "half").model
+    assert {layer.compute_dtype for layer in model.layers} == {"float32"} and card.metrics["test"]["n"] == 35
+    train(recipe.with_(precision="float32"), tiny, tmp_path / "full")
+    halves, full = (pd.read_csv(tmp_path / name / "history.csv")["loss"][0] for name in ("half", "full"))
+    assert halves != full and halves == pytest.approx(full, rel=0.1)
 
 
 ENSEMBLE = Recipe(
@@ -475,10 +513,8 @@ def test_the_loss_has_smoothing_and_nll_has_not(tiny, tmp_path):
 
 
 def test_augmentation_is_for_training_only(tiny):
-    layers = fit.augmentation_layers(
-        Augmentation(shift=0.2, rotate=20, zoom=0.2, brightness=0.2, contrast=0.2, erase=0.2)
-    )
-    assert len(layers) == 7 and not fit.augmentation_layers(STILL)
+    layers = augmentation_layers(Augmentation(shift=0.2, rotate=20, zoom=0.2, brightness=0.2, contrast=0.2, erase=0.2))
+    assert len(layers) == 7 and not augmentation_layers(STILL)
     crops = tiny.valid.crops(32)[:4].astype(np.float32)
     for layer in layers:
         np.testing.assert_array_equal(keras.ops.convert_to_numpy(layer(crops, training=False)), crops)
@@ -486,11 +522,59 @@ def test_augmentation_is_for_training_only(tiny):
         assert changed.min() >= -1e-3 and changed.max() <= 255.001 and (changed != crops).any()
 
 
+def test_a_random_shift_moves_whole_pixels():
+    images = np.arange(20 * 8 * 8, dtype=np.float32).reshape(20, 8, 8, 1)
+    moved = keras.ops.convert_to_numpy(RandomShift(0.25)(images, training=True))
+    padded, seen = np.pad(images, ((0, 0), (2, 2), (2, 2), (0, 0)), mode="edge"), set()
+    for image, border in zip(moved, padded, strict=True):
+        places = [(y, x) for y in range(5) for x in range(5) if (border[y : y + 8, x : x + 8] == image).all()]
+        assert places
+        seen |= set(places)
+    assert len(seen) > 8
+
+
+def test_rows_on_the_device_are_the_crops_of_the_host(tiny, monkeypatch):
+    model = fit.build_model(RECIPE, emotions=7)
+    rows = np.array([3, 69, 0], np.int32)
+    images = resident(tiny.train, 32)
+    given = keras.ops.convert_to_numpy(Rows(images)(rows))
+    np.testing.assert_array_equal(given, tiny.train.crops(32, rows))
+    trainer = fit.with_augmentation(model, [], images=images)
+    logits = keras.ops.convert_to_numpy(trainer({"images": rows}))
+    np.testing.assert_allclose(logits, model.predict(tiny.train.crops(32, rows), verbose=0), atol=1e-5)
+    monkeypatch.setattr("fer_tf.training.batches.RESIDENT", 70 * 32 * 32 - 1)
+    assert resident(tiny.train, 32) is None
+
+
+def test_a_run_whose_images_do_not_fit_on_the_device_ends_alike(finished, tiny, tmp_path, monkeypatch):
+    folder, _, recipe = finished
+    monkeypatch.setattr("fer_tf.training.batches.RESIDENT", 1)
+    train(recipe, tiny, tmp_path / "host")
+    assert_same_end(folder, tmp_path / "host")
+
+
+def test_mixup_mixes_images_and_targets_alike(tiny):
+    faces = tiny.train.take(np.arange(10))
+    batches = Batches(faces, 32, batch_size=10, mixup=0.4, seed=(0, 1))
+    inputs, targets, weights = batches[0]
+    partners, shares = inputs["partners"], inputs["shares"][:, None]
+    assert sorted(partners) == list(range(10)) and 0 <= shares.min() < shares.max() <= 1 and len(weights) == 10
+    one_hot = np.eye(7)[faces.labels]
+    np.testing.assert_allclose(targets[:, 0], shares * one_hot + (1 - shares) * one_hot[partners], atol=1e-6)
+    np.testing.assert_array_equal(targets[:, 1], one_hot)
+    crops = inputs["images"].astype(np.float32)
+    mixed = keras.ops.convert_to_numpy(Mix()(crops, partners, inputs["shares"]))
+    expected = shares[..., None, None] * crops + (1 - shares[..., None, None]) * crops[partners]
+    np.testing.assert_allclose(mixed, expected, rtol=1e-5)
+    again = Batches(faces, 32, batch_size=10, mixup=0.4, seed=(0, 1))[0][0]
+    np.testing.assert_array_equal(again["shares"], inputs["shares"])
+
+
 def test_all_frames_of_a_clip_are_changed_alike():
     clips = keras.Input((3, 32, 32, 3))
     model = keras.Model(clips, keras.layers.Identity()(clips))
     every = Augmentation(flip=True, shift=0.2, rotate=20, zoom=0.2, brightness=0.2, contrast=0.2)
-    trainer = fit.with_augmentation(model, fit.augmentation_layers(every))
+    trainer = fit.with_augmentation(model, augmentation_layers(every))
     still = np.repeat(patterns(8, seed=0).crops(32)[:, None], 3, axis=1).astype(np.float32)
     changed = keras.ops.convert_to_numpy(trainer(still, training=True))
     np.testing.assert_allclose(changed[:, 1:], changed[:, [0, 0]], atol=1e-2)
@@ -541,6 +625,7 @@ def test_batches_keep_every_row_and_the_last_partial_batch(tiny):
     order = np.random.default_rng(0).permutation(70)
     batches = Batches(tiny.train, 48, batch_size=16, order=order)
     crops, targets, weights = zip(*(batches[i] for i in range(len(batches))), strict=True)
+    crops = [given["images"] for given in crops]
     assert [len(c) for c in crops] == [16, 16, 16, 16, 6] and crops[0].shape[1:] == (48, 48, 3)
     np.testing.assert_array_equal(np.concatenate(targets)[:, 0], np.eye(7)[tiny.train.labels[order]])
     assert np.concatenate(weights).min() == 1
@@ -557,7 +642,7 @@ def voted(tiny):
 
 def aims(faces, targets: str, **options) -> np.ndarray:
     """Return what the loss is to find, (n, emotions), as one batch has it."""
-    return Batches(faces, 32, batch_size=len(faces), targets=targets, **options)[0][1][:, 0]
+    return Batches(faces, None, batch_size=len(faces), targets=targets, **options)[0][1][:, 0]
 
 
 def test_what_the_loss_is_to_find(voted):

@@ -16,8 +16,9 @@ from fer_tf import zoo
 from fer_tf.card import ModelCard
 from fer_tf.data.labelled import Splits
 from fer_tf.training import evaluate, folder, run
-from fer_tf.training.batches import Batches
-from fer_tf.training.fit import augmentation_layers, label_metrics, target_loss, with_augmentation
+from fer_tf.training.augment import augmentation_layers
+from fer_tf.training.batches import Batches, Crops
+from fer_tf.training.fit import label_metrics, target_loss, with_augmentation
 from fer_tf.training.keras_engine import load_keras
 from fer_tf.training.recipe import Recipe
 
@@ -38,8 +39,9 @@ def fit_affect(
 
     The base (layers `base_...`) stays as it is. The loss is the sum over all branches of the emotions' cross-entropy
     and of the squared error of valence and arousal, by AdamW with a learning rate that falls to zero along a cosine;
-    augmentation, batch size, targets and smoothing are those of the source. Kept is the epoch with the highest mean CCC
-    on valid. metrics.json has "affect" beside the usual reports. A killed run starts anew.
+    augmentation, batch size, targets and smoothing are those of the source; nothing is mixed or averaged. Kept is the
+    epoch with the highest mean CCC on valid. metrics.json has "affect" beside the usual reports. A killed run starts
+    anew.
 
     Raises ValueError for a source without branches, for data without affect or with other emotions, for a folder that
     holds a finished run; FileNotFoundError for a source that is none.
@@ -68,6 +70,9 @@ def fit_affect(
         optimizer="adamw",
         schedule="cosine",
         warmup_epochs=0.0,
+        mixup=0.0,
+        ema=0.0,
+        precision="float32",
         class_weight="none",
         patience=None,
         seed=seed,
@@ -83,7 +88,7 @@ def _train(model: keras.Model, data: Splits, recipe: Recipe, run_dir: Path, *, r
     """Run all epochs, save the best one; return the history."""
     for layer in model.layers:
         layer.trainable = not layer.name.startswith("base_")
-    batching = {"image_size": model.input_shape[-2], "batch_size": recipe.batch_size}
+    size, batch_size = model.input_shape[-2], recipe.batch_size
     stage = keras.Model(
         model.input,
         {
@@ -108,10 +113,10 @@ def _train(model: keras.Model, data: Splits, recipe: Recipe, run_dir: Path, *, r
         order = np.random.default_rng((recipe.seed, epoch)).permutation(len(data.train))
         start = time.perf_counter()
         drawing = {"targets": recipe.targets, "seed": (recipe.seed, epoch, 1)}
-        batches = AffectBatches(data.train, order=order, **drawing, **batching)
+        batches = AffectBatches(data.train, size, batch_size=batch_size, order=order, **drawing)
         fitted = trainer.fit(batches, shuffle=False, verbose=0).history
         trained = time.perf_counter()
-        told = stage.predict(Batches(data.valid, **batching), verbose=0)
+        told = stage.predict(Crops(data.valid, size, batch_size=batch_size), verbose=0)
         if not (np.isfinite(fitted["loss"][-1]) and all(np.isfinite(values).all() for values in told.values())):
             raise ValueError(f"training diverged in epoch {epoch}: try the learning rate {recipe.learning_rate / 10:g}")
         judged = evaluate.report(told["branches"].mean(axis=1), data.valid.labels, data.emotions)
@@ -141,12 +146,12 @@ def _train(model: keras.Model, data: Splits, recipe: Recipe, run_dir: Path, *, r
 
 
 class AffectBatches(Batches):
-    """Batches of (crops, targets): targets "branches" (n, 2, emotions) as in `Batches`, "affect" float32 (n, 2)."""
+    """Batches of (inputs, targets): targets "branches" (n, 2, emotions) as in `Batches`, "affect" float32 (n, 2)."""
 
     def __getitem__(self, number: int):
-        crops, targets, _ = super().__getitem__(number)
+        inputs, targets, _ = super().__getitem__(number)
         rows = self.order[number * self.batch_size : (number + 1) * self.batch_size]
-        return crops, {"branches": targets, "affect": self.faces.affect[rows]}
+        return inputs, {"branches": targets, "affect": self.faces.affect[rows]}
 
 
 def squared_errors(y_true, y_pred):

@@ -26,9 +26,9 @@ class Rows(layers.Layer):
 
 
 class RandomShift(layers.Layer):
-    """Moves each image (n, s, s, c) by whole pixels, up to `share` of its side along both axes; its border is drawn out.
+    """Moves each image (n, s, s, c) by whole pixels, up to `share` of its side along both axes.
 
-    It is a random crop of an image with that border around it, and blurs nothing. At inference nothing moves.
+    Its border is drawn out, so this is a random crop of a larger image, and blurs nothing. At inference nothing moves.
     """
 
     def __init__(self, share: float, **kwargs):

@@ -8,8 +8,8 @@ labels        the label alone; on FER+ as `labels="ferplus-majority"` reads it, 
 distribution  the shares of the votes: their cross-entropy loss
 probability   one emotion for each row, drawn by the shares of its votes, anew in every epoch: their probabilistic label
               drawing. Seed and epoch alone decide, so that a resumed run draws what an undisturbed one draws
-blend         the label and the shares of the votes, mixed: (1 - vote_share) * label + vote_share * votes. It is for labels
-              that come from elsewhere than the votes, as FER2013's own with FER+'s votes beside them
+blend         the label and the shares of the votes, mixed: (1 - vote_share) * label + vote_share * votes. It is for
+              labels that come from elsewhere than the votes, as FER2013's own with FER+'s votes beside them
 multi_target  every emotion with a share of `RIGHT` or more is right, and the label always: their multi-label learning.
               The loss is minus the logarithm of the largest probability that goes to one of these
 
@@ -31,13 +31,13 @@ RESIDENT = 2 * 2**30  # bytes of train images up to which all of them lie on the
 class Batches(keras.utils.PyDataset):
     """Batches of (inputs, targets, sample weights) in a given order; the last one may be smaller.
 
-    inputs    "images": uint8 (n, image_size, image_size, 3) RGB crops, or with `image_size` None int32 (n,) row numbers;
-              with mixup also "partners" int32 (n,), places in the batch, and "shares" float32 (n,)
-    targets   float32 (n, 2, emotions): what the loss is to find, then the one-hot label, which the metrics count
+    inputs      "images": uint8 (n, image_size, image_size, 3) RGB crops, or int32 (n,) row numbers if `image_size` is
+                None; with mixup also "partners" int32 (n,), places in the batch, and "shares" float32 (n,)
+    targets     float32 (n, 2, emotions): what the loss is to find, then the one-hot label, which the metrics count
     vote_share  of "blend": what the votes weigh beside the label
-    order     row numbers; rows in data order if None
-    mixup     alpha of the Beta distribution that shares are drawn from (Zhang et al. 2018); 0 mixes nothing
-    seed      of what is drawn: whole numbers such as (seed, epoch)
+    order       row numbers; rows in data order if None
+    mixup       alpha of the Beta distribution that shares are drawn from (Zhang et al. 2018); 0 mixes nothing
+    seed        of what is drawn: whole numbers such as (seed, epoch)
 
     Raises ValueError where `targets` needs votes and the faces carry none.
     """

@@ -132,10 +132,11 @@ def _train(model: keras.Model, data: Splits, recipe: Recipe, run_dir: Path, *, l
                     trainer.optimizer.learning_rate = recipe.learning_rate * recipe.gamma**progress.rate_drops
                 about = {"epoch": progress.epoch + 1, "phase": phase.name}
                 with computing_in(model, recipe.precision):
-                    row = about | _epoch(trainer, data, recipe, **about, total=total, on_step=on_step)
+                    train, cost = _epoch(trainer, data, recipe, **about, total=total, on_step=on_step)
                 state = {"model": _values(variables), "optimizer": _values(trainer.optimizer.variables)}
                 with averaged(trainer):
-                    progress = advance(progress, row | _judge(stage, data, recipe, **about), recipe)
+                    row = about | train | _judge(stage, data, recipe, **about) | cost
+                    progress = advance(progress, row, recipe)
                     state |= {"averaged": _values(model.variables)} if recipe.ema else {}
                     run.save_checkpoint(run_dir, state, progress)
                     if progress.best_epoch == progress.epoch:
@@ -146,8 +147,8 @@ def _train(model: keras.Model, data: Splits, recipe: Recipe, run_dir: Path, *, l
     return progress
 
 
-def _epoch(trainer, data: Splits, recipe: Recipe, *, epoch: int, phase: str, total: int, on_step) -> dict:
-    """Train one epoch, in an order that only seed and epoch decide; return the history's columns of train.
+def _epoch(trainer, data: Splits, recipe: Recipe, *, epoch: int, phase: str, total: int, on_step) -> tuple[dict, dict]:
+    """Train one epoch, in an order that only seed and epoch decide; return the history's columns of train and cost.
 
     `loss` is what training minimises, with label smoothing, class weights, votes and mixup; `nll`, accuracy and
     macro-F1 are those of the labels, whatever the targets, on train as on valid; the learning rate is the higher one of
@@ -155,10 +156,10 @@ def _epoch(trainer, data: Splits, recipe: Recipe, *, epoch: int, phase: str, tot
     """
     order = np.random.default_rng((recipe.seed, epoch)).permutation(len(data.train))
     weights = balanced_weights(data.train) if recipe.class_weight == "balanced" else None
-    shape = trainer.input_shape["images"]
+    images = next(given for given in trainer.inputs if given.name == "images")
     batches = Batches(
         data.train,
-        shape[-2] if len(shape) > 1 else None,
+        None if images.dtype == "int32" else images.shape[-2],
         batch_size=recipe.batch_size,
         targets=recipe.targets,
         vote_share=recipe.vote_share,
@@ -175,8 +176,9 @@ def _epoch(trainer, data: Splits, recipe: Recipe, *, epoch: int, phase: str, tot
     train = {name: fitted.history[name][-1] for name in ("loss", "nll", "accuracy", "macro_f1")}
     if not np.isfinite(train["loss"]):
         raise ValueError(_diverged(recipe, epoch=epoch, phase=phase))
-    rates = {"learning_rate": max(rate, _rate(trainer)), "images_per_s": round(len(order) / seconds, 1)}
-    return train | rates | {"seconds": round(seconds, 2)}
+    images_per_s = round(len(order) / seconds, 1)
+    cost = {"learning_rate": max(rate, _rate(trainer)), "seconds": round(seconds, 2), "images_per_s": images_per_s}
+    return train, cost
 
 
 def _judge(stage: keras.Model, data: Splits, recipe: Recipe, *, epoch: int, phase: str) -> dict:

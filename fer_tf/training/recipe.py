@@ -57,10 +57,10 @@ class Recipe:
                        in the ways that `batches` describes), or "auto": "distribution" where train carries votes, else
                        "labels"; a run's recipe.json and card say which it was
     vote_share         of "blend": what the votes weigh beside the label
-    mixup              alpha of the Beta distribution by which train images and targets are mixed in pairs; 0 mixes none
-    ema                decay, per step, of the moving average of the weights that is judged and kept; 0 keeps the weights
-    precision          "float32", or "mixed_bfloat16": training computes in bfloat16, weights stay float32; what is judged
-                       and saved computes in float32
+    mixup              alpha of the Beta distribution by which train images and targets are mixed in pairs; 0: not
+    ema                decay, per step, of the moving average of the weights that is judged and kept; 0: no average
+    precision          "float32", or "mixed_bfloat16": training computes in bfloat16, weights stay float32; what is
+                       judged and saved computes in float32
     class_weight       "none", or "balanced" (inverse frequency on train)
     schedule           of the fine phase: "constant", "step" (x gamma every step_size epochs), "plateau" (x gamma after
                        plateau_patience epochs without progress) or "cosine" (to zero, after warmup_epochs)
