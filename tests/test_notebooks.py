@@ -28,6 +28,7 @@ def test_committed_without_outputs_and_well_formed(path):
     assert re.fullmatch(r"\d\d_[a-z0-9_]+", path.stem)
     assert cells(path)[0]["cell_type"] == "markdown" and "".join(cells(path)[0]["source"]).startswith("# ")
     read_notebook(path)  # raises on a parameters cell that is not literals with comments
+    assert len({cell["id"] for cell in cells(path)}) == len(cells(path))
     for cell in cells(path):
         source = "".join(cell["source"])
         if cell["cell_type"] == "code":
