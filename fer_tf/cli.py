@@ -33,7 +33,7 @@ Detector = Annotated[
 ]
 Dataset = Annotated[str, typer.Option(help="drawn, fer2013, ferplus, or the path of a CSV or a folder.")]
 Limit = Annotated[int | None, typer.Option(help="At most so many images per split.")]
-LABELS = "auto, fer2013, ferplus-majority, ferplus-argmax or ferplus-distribution"
+LABELS = "auto, fer2013, fer2013-votes, ferplus-majority, ferplus-argmax or ferplus-distribution"
 RECIPES = sorted(path.stem for path in (Path(__file__).parent / "training" / "recipes").glob("*.toml"))
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs to read.")]
 

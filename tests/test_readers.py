@@ -12,7 +12,7 @@ from PIL import Image
 
 from fer_tf import labels
 from fer_tf.data import affectnet, fer2013, readers
-from fer_tf.data.fer2013 import VOTES_COLUMNS, ferplus, read_faces, read_votes
+from fer_tf.data.fer2013 import VOTES_COLUMNS, ferplus, read_faces, read_votes, votes_beside
 from fer_tf.data.folders import read_folder, tf_dataset
 from fer_tf.data.readers import load
 from fer_tf.data.split import cut, sample, split_folder
@@ -247,6 +247,21 @@ def test_a_distribution_is_the_votes_for_emotions_in_our_order():
     (distribution,) = ferplus(votes, "distribution")[2]
     expected = {"neutral": 1 / 8, "happy": 2 / 8, "angry": 3 / 8, "contempt": 2 / 8}
     np.testing.assert_allclose(distribution, [expected.get(emotion, 0) for emotion in labels.FERPLUS])
+
+
+def test_votes_stand_beside_fer2013s_own_labels(data_dir):
+    plain, voted = load("fer2013", data_dir=data_dir), load("fer2013", labels="fer2013-votes", data_dir=data_dir)
+    np.testing.assert_array_equal(plain.train.labels, voted.train.labels)
+    assert voted.emotions == labels.FER2013 and plain.train.distributions is None
+    np.testing.assert_allclose(voted.train.distributions.sum(axis=1), 1, atol=1e-6)
+    votes = np.zeros((3, 10), np.uint8)
+    votes[0, [VOTES_COLUMNS.index("happiness"), VOTES_COLUMNS.index("contempt")]] = 6, 4
+    votes[1, [VOTES_COLUMNS.index("fear"), VOTES_COLUMNS.index("anger")]] = 3, 1
+    votes[2, VOTES_COLUMNS.index("NF")] = 10
+    shares = votes_beside(np.array([0, 1, 4]), votes)
+    expected = [{"happy": 1}, {"fear": 0.75, "angry": 0.25}, {"sad": 1}]
+    for row, named in zip(shares, expected, strict=True):
+        assert {labels.FER2013[k]: row[k] for k in np.flatnonzero(row)} == named
 
 
 def test_loads_ferplus_by_row_position(data_dir):

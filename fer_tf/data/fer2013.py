@@ -85,10 +85,26 @@ def ferplus(votes: np.ndarray, rule: str) -> tuple[np.ndarray, np.ndarray, np.nd
     if rule == "majority":
         keep &= 2 * counted.max(axis=1) > counted.sum(axis=1)
     rows = np.flatnonzero(keep)
-    columns = [names.canonical(column) for column in names.FERPLUS_PUBLISHED]
-    to_label = np.array([names.FERPLUS.index(emotion) for emotion in columns])
-    emotions = votes[rows][:, np.argsort(to_label)].astype(np.float32)  # (m, 8)
+    emotions = votes[rows][:, _columns(names.FERPLUS)].astype(np.float32)  # (m, 8)
+    to_label = np.argsort(_columns(names.FERPLUS))
     return rows, to_label[top[rows]], emotions / emotions.sum(axis=1, keepdims=True)
+
+
+def votes_beside(labels: np.ndarray, votes: np.ndarray) -> np.ndarray:
+    """Return float32 (n, 7): FER+ votes (n, 10) for FER2013's emotions, normalised, beside FER2013's labels (n,).
+
+    A row without a vote for any of them gets its label.
+    """
+    emotions = votes[:, _columns(names.FER2013)].astype(np.float32)
+    nobody = ~emotions.any(axis=1)
+    emotions[nobody, labels[nobody]] = 1
+    return emotions / emotions.sum(axis=1, keepdims=True)
+
+
+def _columns(emotions: tuple[str, ...]) -> list[int]:
+    """Return where the votes for these emotions stand."""
+    published = [names.canonical(column) for column in names.FERPLUS_PUBLISHED]
+    return [published.index(emotion) for emotion in emotions]
 
 
 def is_published(faces: dict[str, np.ndarray]) -> bool:

@@ -10,12 +10,12 @@ from fer_tf import labels as names
 from fer_tf import paths
 from fer_tf.data.affectnet import is_affectnet, read_affectnet
 from fer_tf.data.clip_folders import read_clips
-from fer_tf.data.fer2013 import SIZE, ferplus, is_published, read_faces, read_votes
+from fer_tf.data.fer2013 import SIZE, ferplus, is_published, read_faces, read_votes, votes_beside
 from fer_tf.data.folders import emotion_folders, read_folder, split_folders
 from fer_tf.data.labelled import LabelledFaces, Splits
 from fer_tf.data.split import CUT, cut, sample
 
-LABELS = ("fer2013", "ferplus-majority", "ferplus-argmax", "ferplus-distribution")
+LABELS = ("fer2013", "fer2013-votes", "ferplus-majority", "ferplus-argmax", "ferplus-distribution")
 NAMED = ("drawn", "fer2013", "ferplus")
 CSV_FILES = ("fer2013.csv", "icml_face_data.csv")
 VOTES_FILE = "fer2013new.csv"
@@ -39,7 +39,8 @@ def load(
     dataset        "drawn", "fer2013", "ferplus", or the path of a CSV like FER2013's or of a folder of images: one
                    folder per emotion, alone or under train/, test/ and valid/ (or train_new/ and val_new/), or
                    AffectNet's, see `affectnet.read_affectnet`
-    labels         whose labels a CSV gets, one of `LABELS`; "auto" is fer2013, for "ferplus" ferplus-majority
+    labels         whose labels a CSV gets, one of `LABELS`; "auto" is fer2013, for "ferplus" ferplus-majority;
+                   "fer2013-votes" are FER2013's with the distribution of FER+'s votes beside them
     image_size     side in pixels to which faces are drawn and folders are read; FER2013's stay at 48 (`crops` resizes)
     seed           of the drawing, of splits that the data set lacks, and of `limit`
     limit          at most so many rows per split, every emotion in proportion, for a quick run
@@ -101,7 +102,7 @@ def locate(dataset: str | Path, *, data_dir: Path | None = None) -> Path | None:
 def _rule(dataset: str | Path, labels: str) -> str:
     if labels == "auto":
         return "ferplus-majority" if dataset == "ferplus" else "fer2013"
-    known = LABELS[1:] if dataset == "ferplus" else LABELS
+    known = LABELS[2:] if dataset == "ferplus" else LABELS
     if labels not in known:
         raise ValueError(f"unknown labels {labels!r} for {str(dataset)!r}; known are auto, {', '.join(known)}")
     return labels
@@ -113,13 +114,16 @@ def _csv_splits(path: Path, rule: str, data_dir: Path) -> Splits:
     if rule != "fer2013":
         beside = path.with_name(VOTES_FILE)
         votes = read_votes(beside if beside.is_file() else data_dir / "fer2013" / VOTES_FILE, faces["usage"])
-        rows, targets, distributions = ferplus(votes, rule.removeprefix("ferplus-"))
+        if rule == "fer2013-votes":
+            distributions = votes_beside(targets, votes)
+        else:
+            rows, targets, distributions = ferplus(votes, rule.removeprefix("ferplus-"))
     everything = LabelledFaces(
         images=faces["pixels"][rows][..., None],
         labels=targets,
-        emotions=names.FER2013 if rule == "fer2013" else names.FERPLUS,
+        emotions=names.FER2013 if rule.startswith("fer2013") else names.FERPLUS,
         ids=rows,
-        distributions=distributions if rule == "ferplus-distribution" else None,
+        distributions=distributions if rule in ("fer2013-votes", "ferplus-distribution") else None,
     )
     usage = faces["usage"][rows]
     name = rule if rule != "fer2013" or path.name in CSV_FILES else path.stem
