@@ -26,6 +26,7 @@ class ModelCard:
     window       frames that the model sees at once; 1 is a picture
     colour,      how pixels lie in the file's input: RGB NHWC uint8, or GREY NCHW float32, as the ONNX Model Zoo has it;
     layout       callers hand RGB NHWC uint8 to every engine, which does the rest
+    temperature  what engines divide the logits by, so that probabilities are calibrated (Guo et al. 2017)
     recipe       the choices of the training run, as JSON values
     data         name, fingerprint, terms of the training data
     metrics      split name -> {n, accuracy, accuracy_interval, macro_f1, ...}
@@ -41,6 +42,7 @@ class ModelCard:
     value_range: tuple[int, int] = (0, 255)
     layout: str = "NHWC"
     output: str = "logits"
+    temperature: float = 1.0
     recipe: dict = field(default_factory=dict)
     data: dict = field(default_factory=dict)
     metrics: dict = field(default_factory=dict)
@@ -70,6 +72,8 @@ class ModelCard:
             raise ValueError(f"image_size must be a positive number of pixels, got {self.image_size!r}")
         if type(self.window) is not int or self.window < 1:
             raise ValueError(f"window must be a positive number of frames, got {self.window!r}")
+        if isinstance(self.temperature, bool) or not isinstance(self.temperature, int | float) or self.temperature <= 0:
+            raise ValueError(f"temperature must be a number above 0, got {self.temperature!r}")
         pixels, found = (self.colour, self.layout), (self.value_range, self.output)
         if pixels not in PIXELS or found != ((0, 255), "logits") or (self.window > 1 and pixels != PIXELS[0]):
             raise ValueError(

@@ -132,35 +132,57 @@ def train(
 
 @app.command()
 def evaluate(
-    model: Annotated[str, typer.Argument(help="A shipped model's name, a run folder, an .onnx or a .keras file.")],
+    model: Annotated[
+        list[str],
+        typer.Argument(help="A shipped model's name, a run folder, an .onnx or a .keras file; several: an ensemble."),
+    ],
     dataset: Dataset = "drawn",
     labels: Annotated[str, typer.Option(help=f"Whose labels a CSV gets: {LABELS}.")] = "auto",
+    views: Annotated[int, typer.Option(help="Views of every face, averaged: 1, 2 (mirrored) or 10 (moved, too).")] = 1,
+    results: Annotated[
+        Path | None, typer.Option(help="Add a row, of one view and of ten, to this JSON table of results.")
+    ] = None,
     backend: Backend = None,
     limit: Limit = None,
     as_json: AsJson = False,
 ) -> None:
-    """Judge a model on valid, test and the rows of each that repeat nothing of an earlier split."""
+    """Judge a model, or the mean of several, on valid, test and the rows of each that repeat nothing earlier."""
     from fer_tf.data.fer2013 import SIZE as FER2013_SIZE
     from fer_tf.data.readers import load
-    from fer_tf.training.evaluate import judge
+    from fer_tf.files import check_writable
+    from fer_tf.training.evaluate import VIEWS, judge
 
+    if views not in VIEWS:
+        raise ValueError(f"--views must be one of {', '.join(map(str, VIEWS))}, got {views}")
+    if results:
+        check_writable(results)
     with busy("loading model and data"):
-        engine = _engine(model, backend)
-        size = max(engine.card.image_size, FER2013_SIZE)
-        seed = engine.card.recipe.get("data_seed", 0)  # the splits that it was trained on
-        choices = {"seed": seed, "limit": limit, "window": engine.card.window}
-        data = load(dataset, labels=labels, image_size=size, **choices)
-    known = engine.card.data
-    if limit is None and known.get("name") == data.name and known.get("fingerprint") != data.fingerprint:
-        terminal.say(f"{data.name} is not cut or read as in the training: test rows may have been trained on")
+        engines = [_engine(name, backend) for name in model]
+        first = engines[0].card
+        size = max(FER2013_SIZE, *(engine.card.image_size for engine in engines))
+        seed = first.recipe.get("data_seed", 0)  # the splits that it was trained on
+        data = load(dataset, labels=labels, image_size=size, seed=seed, limit=limit, window=first.window)
+    for card in (engine.card for engine in engines):
+        known = card.data
+        if limit is None and known.get("name") == data.name and known.get("fingerprint") != data.fingerprint:
+            terminal.say(f"{data.name} is not cut or read as {card.name} was trained: it may have seen test rows")
     with bar("evaluate", unit="faces") as advance:
-        reports, _ = judge(engine, data, on_batch=advance)
+        reports, _ = judge(engines, data, views=views, on_batch=advance)
     judged = {name: found.to_dict() for name, found in reports.items()}
-    about = {"model": engine.card.name, "dataset": data.name, "fingerprint": data.fingerprint}
-    about |= {"backend": engine.backend, "provider": engine.provider}
-    summary = tables.metrics(judged, title=f"{engine.card.name} on {data.name}, {engine.provider}")
+    name = " + ".join(engine.card.name for engine in engines)
+    provider = " + ".join(dict.fromkeys(engine.provider for engine in engines))
+    about = {"model": name, "dataset": data.name, "fingerprint": data.fingerprint, "views": views}
+    about |= {"backend": engines[0].backend, "provider": provider}
+    title = f"{name} on {data.name}, {provider}{f', {views} views' if views > 1 else ''}"
     shares = tables.per_emotion(reports["test"].per_emotion, title="test, per emotion")
-    show(about | {"reports": judged}, summary, shares, as_json=as_json)
+    show(about | {"reports": judged}, tables.metrics(judged, title=title), shares, as_json=as_json)
+    if results:
+        from fer_tf.training.results import add, row
+
+        with bar("ten views", unit="faces") as advance:
+            ten = judge(engines, data, views=10, on_batch=advance)[0]
+        plain = reports if views == 1 else judge(engines, data)[0]
+        add(results, row(engines, data, plain, ten))
 
 
 @app.command()

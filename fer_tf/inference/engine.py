@@ -36,15 +36,18 @@ class Engine:
     infer: Callable[[np.ndarray], list[np.ndarray]]
 
     def run(self, crops: np.ndarray) -> dict[str, np.ndarray]:
-        """Return every output by name, float32 (n, ...), for RGB crops uint8 (n, *card.input_shape); n may be 0."""
+        """Return every output as the file gives it, float32 (n, ...), for RGB crops uint8 (n, *card.input_shape).
+
+        n may be 0.
+        """
         check_crops(crops, self.card.input_shape)
         if not len(crops):
             return {name: np.empty((0, *shape), np.float32) for name, shape in self.outputs.items()}
         return dict(zip(self.outputs, self.infer(np.ascontiguousarray(crops)), strict=True))
 
     def logits(self, crops: np.ndarray) -> np.ndarray:
-        """Return float32 (n, emotions) for RGB crops uint8 (n, *card.input_shape)."""
-        logits = self.run(crops)["logits"]
+        """Return float32 (n, emotions) over the card's temperature for RGB crops uint8 (n, *card.input_shape)."""
+        logits = self.run(crops)["logits"] / np.float32(self.card.temperature)
         if not np.isfinite(logits).all():
             raise ValueError(
                 f"{self.card.name} gives logits that are not finite: its weights are damaged, export it anew"

@@ -68,11 +68,40 @@ def report(logits: np.ndarray, labels: np.ndarray, emotions: tuple[str, ...]) ->
     )
 
 
-def predict(engine, faces: LabelledFaces, *, batch_size: int = 64, on_batch=None) -> np.ndarray:
+VIEWS = (1, 2, 10)
+"""As it is; mirrored, too; both and moved by `VIEW_SHIFT` into each corner, too, as ten crops are taken."""
+
+VIEW_SHIFT = 1 / 24  # of the side: 2 px of 48, what lies between it and a crop of 44
+
+
+def _views(crops: np.ndarray, count: int) -> list[np.ndarray]:
+    """Return `count` of `VIEWS` of crops uint8 (n, ..., s, s, 3), each of the same shape; borders are drawn out."""
+    if count not in VIEWS:
+        raise ValueError(f"views must be one of {', '.join(map(str, VIEWS))}, got {count}")
+    side = crops.shape[-2]
+    far = max(1, round(VIEW_SHIFT * side))
+    moves = [(0, 0)] if count < 10 else [(0, 0), (-far, -far), (-far, far), (far, -far), (far, far)]
+    places = np.arange(side)
+    moved = [
+        crops.take(np.clip(places + y, 0, side - 1), axis=-3).take(np.clip(places + x, 0, side - 1), axis=-2)
+        for y, x in moves
+    ]
+    return moved if count == 1 else [*moved, *(view[..., ::-1, :] for view in moved)]
+
+
+def predict(engine, faces: LabelledFaces, *, batch_size: int = 64, views: int = 1, on_batch=None) -> np.ndarray:
     """Return float32 (n, emotions) logits of any engine (`.card`, `.logits(crops)`) over faces, in their label order.
 
-    on_batch is called with the rows done so far. Raises ValueError if the engine's emotions are not those of the faces.
+    engine    or several: an ensemble, whose logits are the mean of theirs
+    views     of every face, see `VIEWS`; their logits are averaged
+    on_batch  is called with the rows done so far
+
+    Raises ValueError if an engine's emotions are not those of the faces.
     """
+    if isinstance(engine, list):
+        choices, last = {"batch_size": batch_size, "views": views}, len(engine) - 1
+        every = [predict(e, faces, **choices, on_batch=on_batch if i == last else None) for i, e in enumerate(engine)]
+        return np.mean(every, axis=0)
     named = engine.card.emotions
     if set(named) != set(faces.emotions):
         raise ValueError(f"{engine.card.name} names {named}, but the faces are labelled {faces.emotions}")
@@ -80,30 +109,39 @@ def predict(engine, faces: LabelledFaces, *, batch_size: int = 64, on_batch=None
     logits = np.empty((len(faces), len(faces.emotions)), np.float32)
     for start in range(0, len(faces), batch_size):
         rows = slice(start, start + batch_size)
-        logits[rows] = engine.logits(faces.crops(engine.card.image_size, rows))[:, columns]
+        seen = _views(faces.crops(engine.card.image_size, rows), views)
+        logits[rows] = np.mean([engine.logits(view)[:, columns] for view in seen], axis=0)
         if on_batch:
             on_batch(min(start + batch_size, len(faces)))
     return logits
 
 
-def judge(engine, data: Splits, *, on_batch=None) -> tuple[dict[str, Report], dict[str, np.ndarray]]:
-    """Judge any engine on valid, test and the clean rows of each; return reports and predictions.
+def judge(engine, data: Splits, *, views: int = 1, on_batch=None) -> tuple[dict[str, Report], dict[str, np.ndarray]]:
+    """Judge any engine, or several as `predict` has them, on valid, test and the clean rows of each.
 
-    reports      "valid", "valid_clean", "test", "test_clean"; a clean one is left out where no row is clean
-    predictions  "<split>_logits" float32 (n, emotions), "<split>_labels" int64 (n,), "<split>_clean" bool (n,)
+    Returns what `reports` makes of the predictions, and these:
+    "<split>_logits" float32 (n, emotions), "<split>_labels" int64 (n,), "<split>_clean" bool (n,)
 
     on_batch is called with the rows done so far and the rows of both splits.
     """
-    reports, predictions, done, total = {}, {}, 0, len(data.valid) + len(data.test)
+    predictions, done, total = {}, 0, len(data.valid) + len(data.test)
     for split, faces in (("valid", data.valid), ("test", data.test)):
         tell = on_batch and (lambda rows, before=done: on_batch(before + rows, total))
-        logits, clean = predict(engine, faces, on_batch=tell), data.audit.clean[split]
+        logits, clean = predict(engine, faces, views=views, on_batch=tell), data.audit.clean[split]
         done += len(faces)
         predictions |= {f"{split}_logits": logits, f"{split}_labels": faces.labels, f"{split}_clean": clean}
-        reports[split] = report(logits, faces.labels, faces.emotions)
+    return reports(predictions, data.emotions), predictions
+
+
+def reports(predictions: dict[str, np.ndarray], emotions: tuple[str, ...]) -> dict[str, Report]:
+    """Return the reports "valid", "valid_clean", "test", "test_clean"; a clean one only where a row is clean."""
+    found = {}
+    for split in ("valid", "test"):
+        logits, labels, clean = (predictions[f"{split}_{what}"] for what in ("logits", "labels", "clean"))
+        found[split] = report(logits, labels, emotions)
         if clean.any():
-            reports[f"{split}_clean"] = report(logits[clean], faces.labels[clean], faces.emotions)
-    return reports, predictions
+            found[f"{split}_clean"] = report(logits[clean], labels[clean], emotions)
+    return found
 
 
 def affect_report(predicted: np.ndarray, true: np.ndarray) -> dict:

@@ -33,11 +33,11 @@ class KerasEngine:
         self.provider = f"Keras on {keras.backend.backend()}"
 
     def logits(self, crops: np.ndarray) -> np.ndarray:
-        """Return float32 (n, emotions) for RGB crops uint8 (n, *card.input_shape)."""
-        return self._predict(self.model, crops)
+        """Return float32 (n, emotions) over the card's temperature for RGB crops uint8 (n, *card.input_shape)."""
+        return self._predict(self.model, crops) / np.float32(self.card.temperature)
 
     def run(self, crops: np.ndarray) -> dict[str, np.ndarray]:
-        """Return every output by name, float32 (n, ...)."""
+        """Return every output as the model gives it, by name, float32 (n, ...)."""
         return self._predict(self._every_output, crops)
 
     @cached_property

@@ -13,11 +13,12 @@ from zipfile import BadZipFile
 import keras
 import numpy as np
 
+from fer_tf.calibration import fit_temperature
 from fer_tf.card import ModelCard, describe_file
 from fer_tf.data.labelled import Splits
 from fer_tf.files import partial_path, settled, write_atomically
 from fer_tf.training.compare import count_parameters
-from fer_tf.training.evaluate import judge, judge_affect
+from fer_tf.training.evaluate import judge, judge_affect, reports
 from fer_tf.training.keras_engine import KerasEngine
 from fer_tf.training.recipe import Recipe
 
@@ -116,6 +117,9 @@ class Board:
 def finish(run_dir: Path, data: Splits, recipe: Recipe, *, affect: bool = False) -> ModelCard:
     """Judge the selected weights on valid and test; write predictions.npz, card.json and, last, metrics.json.
 
+    The temperature that fits valid best goes into the card; logits, figures and probabilities are those after it, but
+    "ece_uncalibrated".
+
     With `affect`, valence and arousal are judged, too: "affect" in metrics.json, split by split.
     """
     model = keras.saving.load_model(run_dir / "model.keras", compile=False)
@@ -133,8 +137,12 @@ def finish(run_dir: Path, data: Splits, recipe: Recipe, *, affect: bool = False)
         files={"model.keras": described},
     )
     engine = KerasEngine(model, card)
-    reports, predictions = judge(engine, data)
-    metrics = {name: judged.to_dict() for name, judged in reports.items()}
+    before, predictions = judge(engine, data)
+    card = card.with_(temperature=fit_temperature(predictions["valid_logits"], data.valid.labels))
+    for name in ("valid_logits", "test_logits"):
+        predictions[name] = predictions[name] / np.float32(card.temperature)
+    after = reports(predictions, data.emotions)
+    metrics = {name: after[name].to_dict() | {"ece_uncalibrated": before[name].ece} for name in after}
     card = card.with_(metrics={split: headline(judged) for split, judged in metrics.items()})
     if affect:
         metrics["affect"], told = judge_affect(engine, data)
@@ -149,7 +157,7 @@ def finish(run_dir: Path, data: Splits, recipe: Recipe, *, affect: bool = False)
 
 def headline(judged: dict) -> dict:
     """Return the figures of a report that a card carries."""
-    names = ("n", "accuracy", "accuracy_interval", "macro_f1", "macro_f1_interval", "nll", "ece")
+    names = ("n", "accuracy", "accuracy_interval", "macro_f1", "macro_f1_interval", "nll", "ece", "ece_uncalibrated")
     return {name: judged[name] for name in names}
 
 

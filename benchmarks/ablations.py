@@ -1,0 +1,81 @@
+"""What moves accuracy: one recipe, one change at a time, several seeds; writes a table of results as JSON.
+
+    python benchmarks/ablations.py lenet_fer2013 --seeds 0 1 2 --output reports/ablations.json
+
+Every change is measured against the recipe as it is, with the same seeds. Finished runs are not run again, a killed
+one goes on where it stopped. Real FER2013 and FER+'s votes must be in data/fer2013; KERAS_BACKEND chooses the backend.
+"""
+
+import argparse
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from fer_tf import paths
+from fer_tf.data.readers import load
+from fer_tf.files import write_atomically
+from fer_tf.inference.benchmark import host
+from fer_tf.training.compare import read_run
+from fer_tf.training.evaluate import judge
+from fer_tf.training.fit import build_model, fit
+from fer_tf.training.folder import is_finished
+from fer_tf.training.keras_engine import load_keras
+from fer_tf.training.recipe import Recipe, find_recipe, with_texts
+
+CHANGES = {
+    "as it is": [],
+    "without flips": ["augmentation.flip=false"],
+    "without random crops": ["augmentation.shift=0.0"],
+    "without label smoothing": ["label_smoothing=0.0"],
+    "with rotation by 10 degrees": ["augmentation.rotate=10.0"],
+    "with random erasing": ["augmentation.erase=0.2"],
+    "with mixup": ["mixup=0.2"],
+    "with a moving average of the weights": ["ema=0.999"],
+    "with class weights": ["class_weight=balanced"],
+    "with SGD": ["optimizer=sgd", "learning_rate=0.02", "weight_decay=5e-4"],
+    "with votes beside the labels": ["labels=fer2013-votes", "targets=blend", "vote_share=0.5"],
+    "with votes instead of labels": ["labels=fer2013-votes", "targets=distribution"],
+}
+FIGURES = ("valid", "test", "test_clean", "ten views")
+
+
+def measure(recipe: Recipe, folder: Path, data: dict) -> dict:
+    """Train by a recipe unless that is done; return accuracies in per cent and the time of training."""
+    if recipe.labels not in data:
+        data[recipe.labels] = load(recipe.dataset, labels=recipe.labels)
+    splits = data[recipe.labels]
+    if not is_finished(folder):
+        fit(build_model(recipe, emotions=len(splits.emotions)), splits, recipe, folder, report=print)
+    run = read_run(folder)
+    ten = judge(load_keras(folder), splits, views=10)[0]["test"].accuracy
+    found = {split: run.metrics[split]["accuracy"] for split in FIGURES[:3]} | {"ten views": ten}
+    spent = {"seconds": run.history["seconds"].sum(), "images_per_s": run.history["images_per_s"].median()}
+    return {name: round(100 * share, 2) for name, share in found.items()} | {k: round(v, 1) for k, v in spent.items()}
+
+
+def main() -> None:
+    """Run what is asked for; the table is written after every run."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("recipe")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--only", nargs="+", choices=CHANGES, default=list(CHANGES))
+    parser.add_argument("--output", type=Path, default=paths.ROOT / "reports" / "ablations.json")
+    given = parser.parse_args()
+    about = {"recipe": given.recipe, "date": datetime.now(UTC).date().isoformat(), "host": host()}
+    about |= {"keras_backend": keras.backend.backend(), "seeds": given.seeds}
+    rows, data = [], {}
+    for name in given.only:
+        recipe = with_texts(find_recipe(given.recipe), CHANGES[name])
+        folders = {s: paths.RUNS / "ablations" / given.recipe / f"{name.replace(' ', '_')}_{s}" for s in given.seeds}
+        found = [measure(recipe.with_(seed=s), folder, data) for s, folder in folders.items()]
+        means = {figure: round(float(np.mean([run[figure] for run in found])), 2) for figure in FIGURES}
+        rows.append({"change": name, "choices": CHANGES[name], "mean": means, "runs": found})
+        given.output.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(given.output, (json.dumps(about | {"rows": rows}, indent=2) + "\n").encode())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,74 @@
+"""The table of results: what `fer-tf evaluate --results` found, one row per model and data set, kept as JSON."""
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+from fer_tf.data.labelled import Splits
+from fer_tf.files import write_atomically
+from fer_tf.inference.alone import measure_alone
+from fer_tf.inference.benchmark import host
+from fer_tf.training.evaluate import Report
+from fer_tf.training.run import headline
+
+
+def row(engines: list, data: Splits, plain: dict[str, Report], ten: dict[str, Report]) -> dict:
+    """Return what the table says of a model, or of an ensemble of several, as JSON values.
+
+    plain  reports of the faces as they are; ten: of ten views each (`evaluate.VIEWS`)
+
+    "cpu_ms" is the median latency of one face, of an .onnx file alone in its process; members of an ensemble add up.
+    """
+    cards = [engine.card for engine in engines]
+    files = [_file(engine) for engine in engines]
+    timed = [measure_alone(e.path, backend=e.backend) for e in engines if hasattr(e, "path")]
+    return {
+        "model": " + ".join(card.name for card in cards),
+        "architecture": " + ".join(card.architecture for card in cards),
+        "dataset": data.name,
+        "fingerprint": data.fingerprint,
+        "date": datetime.now(UTC).date().isoformat(),
+        "host": host(),
+        "backend": " + ".join(dict.fromkeys(engine.backend for engine in engines)),
+        "seed": cards[0].recipe.get("seed") if len(cards) == 1 else None,
+        "recipe": {k: v for k, v in cards[0].recipe.items() if k != "seed"} if len(cards) == 1 else None,
+        "parameters": sum(about["parameters"] for about in files),
+        "bytes": sum(about["bytes"] for about in files),
+        "temperature": cards[0].temperature if len(cards) == 1 else None,
+        "cpu_ms": sum(t["batches"]["1"]["latency_ms"]["p50"] for t in timed) if len(timed) == len(engines) else None,
+        "plain": {split: _headline(report, cards, split) for split, report in plain.items()},
+        "ten_views": {split: _headline(report, cards, split) for split, report in ten.items()},
+    }
+
+
+def add(path: Path, found: dict) -> dict:
+    """Write a row into the table at `path`, in place of an earlier one of the same model and data set; return all rows.
+
+    Raises ValueError if the file is no such table.
+    """
+    rows = read(path) if path.is_file() else []
+    kept = [known for known in rows if (known["model"], known["dataset"]) != (found["model"], found["dataset"])]
+    rows = sorted([*kept, found], key=lambda r: (r["dataset"], -r["plain"]["test"]["accuracy"]))
+    write_atomically(path, (json.dumps(rows, indent=2) + "\n").encode())
+    return rows
+
+
+def read(path: Path) -> list[dict]:
+    """Return the rows at `path`; raises ValueError if it is no such table."""
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))
+        for known in rows:
+            known["model"], known["dataset"], known["plain"]["test"]["accuracy"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} was not written by `fer-tf evaluate --results`: give another file") from error
+    return rows
+
+
+def _file(engine) -> dict:
+    files = engine.card.files
+    return files.get(getattr(engine, "path", Path("model.keras")).name) or next(iter(files.values()))
+
+
+def _headline(report: Report, cards: list, split: str) -> dict:
+    known = cards[0].metrics.get(split, {}).get("ece_uncalibrated") if len(cards) == 1 else None
+    return headline(report.to_dict() | {"ece_uncalibrated": known})
