@@ -17,7 +17,9 @@ class Rows(layers.Layer):
 
     def __init__(self, images, **kwargs):
         super().__init__(dtype="float32", trainable=False, **kwargs)
-        self.images = self.add_weight(shape=images.shape, dtype="uint8", initializer="zeros", name="images")
+        self.images = self.add_weight(
+            shape=images.shape, dtype="uint8", initializer="zeros", trainable=False, name="images"
+        )
         self.images.assign(images)
 
     def call(self, rows):
