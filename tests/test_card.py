@@ -24,6 +24,7 @@ def test_a_card_survives_json(tmp_path):
         (CARD.to_json().replace('"RGB"', '"BGR"'), "BGR"),
         (CARD.to_json().replace("48", "0"), "image_size"),
         (CARD.to_json().replace("48", "true"), "image_size"),
+        (CARD.to_json().replace('"temperature": 1.0', '"temperature": 0'), "temperature must be a number above 0"),
         ('{"name": "x", "architecture": "lenet", "emotions": [1, 2], "image_size": 48}', "emotions by name"),
         ('{"name": "x", "architecture": "lenet", "emotions": 5, "image_size": 48}', "emotions must be a list"),
         (CARD.to_json().replace('"happy"', '"sad"'), "different emotions"),

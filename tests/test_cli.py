@@ -138,8 +138,16 @@ def test_evaluate_cuts_the_splits_of_the_training(tmp_path):
     done = run("evaluate", "run", "--dataset", "faces", "--json", cwd=tmp_path)
     assert json.loads(done.stdout)["fingerprint"] == trained["data"]["fingerprint"]
     assert json.loads(done.stdout)["reports"]["test"]["accuracy"] == trained["metrics"]["test"]["accuracy"]
+    many = ["evaluate", "run", "lenet", "--dataset", "faces", "--views", "2", "--results", "table.json", "--json"]
+    done = run(*many, cwd=tmp_path)
+    assert "names" in done.stderr and done.returncode == 1  # lenet knows seven emotions
+    done = run("evaluate", "run", "run", "--dataset", "faces", "--results", "table.json", "--json", cwd=tmp_path)
+    assert json.loads(done.stdout)["model"] == "run + run"
+    (row,) = json.loads((tmp_path / "table.json").read_text())
+    assert row["plain"]["test"]["accuracy"] == trained["metrics"]["test"]["accuracy"]
+    assert row["ten_views"]["test"]["n"] == row["plain"]["test"]["n"] and row["cpu_ms"] is None
     (tmp_path / "faces" / "sad" / "0.png").unlink()
-    assert "not cut or read as in the training" in run("evaluate", "run", "--dataset", "faces", cwd=tmp_path).stderr
+    assert "may have seen test rows" in run("evaluate", "run", "--dataset", "faces", cwd=tmp_path).stderr
 
 
 def test_a_temporal_network_trains_on_a_folder_of_clips_and_judges_tracked_faces(tmp_path):

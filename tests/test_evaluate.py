@@ -5,9 +5,10 @@ import pytest
 from sklearn import metrics
 
 from fer_tf import labels
-from fer_tf.calibration import calibration_bins, disagreement, expected_calibration_error
+from fer_tf.calibration import calibration_bins, disagreement, expected_calibration_error, fit_temperature
 from fer_tf.card import ModelCard
 from fer_tf.training.evaluate import affect_report, judge, predict, report, wilson_interval
+from fer_tf.training.results import add, read
 
 RNG = np.random.default_rng(0)
 LABELS = RNG.integers(0, 7, 500)
@@ -53,6 +54,65 @@ def test_bins_hold_rows_accuracy_and_confidence():
     rows, accuracy, confidence = calibration_bins(p, np.array([0, 1, 0, 1]), bins=4)
     assert rows.tolist() == [0, 1, 1, 2] and accuracy.tolist() == [0, 0, 1, 0.5]
     assert confidence == pytest.approx([0, 0.5, 0.6, 0.85])
+
+
+@pytest.mark.parametrize("times", [0.6, 1.0, 3.0])
+def test_the_temperature_undoes_what_made_logits_too_sure(times):
+    drawn = np.random.default_rng(1).gumbel(size=LOGITS.shape)
+    truth = (LOGITS + drawn).argmax(axis=1)  # labels as probable as the logits say
+    assert fit_temperature(times * LOGITS, truth) == pytest.approx(times, rel=0.15)
+    assert fit_temperature(50 * LOGITS, LOGITS.argmax(axis=1)) == 0.5  # never wrong: as sure as is allowed
+
+
+class Seer:
+    """Takes the mean red of the left half of a crop for "angry", that of the right for "disgust", and a bias."""
+
+    def __init__(self, bias=0.0):
+        self.card = ModelCard(name="seer", architecture="toy", emotions=labels.FER2013, image_size=48)
+        self.bias, self.seen = bias, []
+
+    def logits(self, crops):
+        self.seen.append(crops)
+        logits = np.full((len(crops), 7), -1.0, np.float32)
+        logits[:, 0], logits[:, 1] = (crops[:, :, half, 0].mean(axis=(1, 2)) for half in (slice(0, 24), slice(24, 48)))
+        return logits + np.float32(self.bias)
+
+
+def test_views_are_mirrored_and_moved_and_their_logits_averaged(tiny):
+    faces = tiny.test.take(np.arange(3))
+    plain, mirrored = predict(Seer(), faces), predict(Seer(), faces, views=2)
+    np.testing.assert_allclose(mirrored[:, :2], plain[:, :2].mean(axis=1, keepdims=True).repeat(2, 1), rtol=1e-5)
+    seer = Seer()
+    predict(seer, faces, views=10)
+    crops = faces.crops(48)
+    assert len(seer.seen) == 10 and all(view.shape == crops.shape and view.dtype == np.uint8 for view in seer.seen)
+    np.testing.assert_array_equal(seer.seen[0], crops)
+    np.testing.assert_array_equal(seer.seen[1][:, 2:, 2:], crops[:, :-2, :-2])  # two pixels of 48
+    np.testing.assert_array_equal(seer.seen[4][:, :-2, :-2], crops[:, 2:, 2:])
+    np.testing.assert_array_equal(seer.seen[9], seer.seen[4][:, :, ::-1])
+    with pytest.raises(ValueError, match="views must be one of 1, 2, 10, got 5"):
+        predict(seer, faces, views=5)
+
+
+def test_an_ensemble_is_the_mean_of_its_members_logits(tiny):
+    done = []
+    together = predict([Seer(0.0), Seer(3.0)], tiny.test, on_batch=done.append)
+    np.testing.assert_allclose(together, predict(Seer(1.5), tiny.test), rtol=1e-5)
+    assert done[-1] == len(tiny.test)
+
+
+def test_a_row_of_results_takes_the_place_of_its_models_earlier_one(tmp_path):
+    def row(model, accuracy):
+        return {"model": model, "dataset": "fer2013", "plain": {"test": {"accuracy": accuracy}}}
+
+    path = tmp_path / "results.json"
+    add(path, row("a", 0.5))
+    add(path, row("b", 0.6))
+    assert [r["model"] for r in add(path, row("a", 0.7))] == ["a", "b"]
+    assert [r["plain"]["test"]["accuracy"] for r in read(path)] == [0.7, 0.6]
+    path.write_text('{"architectures": 1}')
+    with pytest.raises(ValueError, match="was not written by"):
+        add(path, row("a", 0.5))
 
 
 @pytest.mark.parametrize(
