@@ -212,6 +212,31 @@ def export(
 
 
 @app.command()
+def quantise(
+    source: Annotated[Path, typer.Argument(help="A folder with model.onnx and card.json.")],
+    dataset: Dataset = "drawn",
+    labels: Annotated[str, typer.Option(help=f"Whose labels a CSV gets: {LABELS}.")] = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Write INT8 ONNX, calibrated on train faces; refused if accuracy on valid falls by more than half a point."""
+    from fer_tf.card import ModelCard
+    from fer_tf.data.readers import load
+
+    if not (source / "model.onnx").is_file():
+        raise FileNotFoundError(f"{source} has no model.onnx: run `fer-tf export` first, or give another folder")
+    card = ModelCard.load(source / "card.json")
+    with busy("calibrating, then judging on valid"), terminal.quiet():
+        from fer_tf.training.quantise import quantise
+
+        seed = card.recipe.get("data_seed", 0)
+        done = quantise(source, load(dataset, labels=labels, image_size=max(card.image_size, 48), seed=seed))
+    (before, after), sizes = done.accuracy, [f"{size / 1e6:.1f} MB" for size in done.bytes]
+    values = {"path": str(done.path), "accuracy": done.accuracy, "bytes": done.bytes}
+    lines = f"  accuracy on valid {before:.2%} -> {after:.2%}", f"  {sizes[0]} -> {sizes[1]}", f"saved: {done.path}"
+    show(values, *lines, as_json=as_json)
+
+
+@app.command()
 def image(
     files: Annotated[list[Path], typer.Argument(help="Pictures.")],
     model: Model = "mobilenet_v2",

@@ -111,9 +111,13 @@ def load_engine(
 
 
 def resolve_model(name_or_path: Path | str) -> Path:
-    """Return the ONNX file of a shipped model's name, a folder or a path; raises FileNotFoundError or ValueError."""
+    """Return the ONNX file of a shipped model's name, a folder or a path; raises FileNotFoundError or ValueError.
+
+    The name with "-int8" behind it is the model's INT8 file.
+    """
     given = Path(name_or_path)
-    shipped = paths.MODELS / given / "model.onnx"
+    int8 = given.name.endswith("-int8")
+    shipped = paths.MODELS / given.name.removesuffix("-int8") / ("model-int8.onnx" if int8 else "model.onnx")
     if len(given.parts) == 1 and shipped.is_file():
         return shipped
     if given.is_dir():

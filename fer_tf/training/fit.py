@@ -24,7 +24,7 @@ import numpy as np
 
 from fer_tf import zoo
 from fer_tf.card import ModelCard
-from fer_tf.data.labelled import Splits
+from fer_tf.data.labelled import LabelledFaces, Splits
 from fer_tf.training import evaluate, folder, run
 from fer_tf.training.augment import Mix, Rows, augmentation_layers
 from fer_tf.training.batches import Batches, Crops, balanced_weights, resident
@@ -32,6 +32,8 @@ from fer_tf.training.recipe import Recipe
 from fer_tf.training.run import Progress
 
 logger = logging.getLogger(__name__)
+
+NORM_BATCHES = 50  # of batch norm's momentum 0.9, this is as good as all of them
 
 
 def build_model(recipe: Recipe, *, emotions: int) -> keras.Model:
@@ -134,7 +136,7 @@ def _train(model: keras.Model, data: Splits, recipe: Recipe, run_dir: Path, *, l
                 with computing_in(model, recipe.precision):
                     train, cost = _epoch(trainer, data, recipe, **about, total=total, on_step=on_step)
                 state = {"model": _values(variables), "optimizer": _values(trainer.optimizer.variables)}
-                with averaged(trainer):
+                with averaged(trainer, stage, data.train, recipe):
                     row = about | train | _judge(stage, data, recipe, **about) | cost
                     progress = advance(progress, row, recipe)
                     state |= {"averaged": _values(model.variables)} if recipe.ema else {}
@@ -192,32 +194,44 @@ def _judge(stage: keras.Model, data: Splits, recipe: Recipe, *, epoch: int, phas
 
 
 @contextmanager
-def averaged(trainer: keras.Model):
-    """Have the moving averages of the weights in place, where the optimizer keeps them (`Recipe.ema`)."""
-    if not trainer.optimizer.use_ema:
+def averaged(trainer: keras.Model, stage: keras.Model, train: LabelledFaces, recipe: Recipe):
+    """Have the moving averages of the weights in place, where the optimizer keeps them (`Recipe.ema`).
+
+    The statistics of batch norm belong to other weights, so `NORM_BATCHES` of train give them anew. Afterwards all is
+    as it was.
+    """
+    if not recipe.ema:
         yield
         return
-    weights = _values(trainer.trainable_variables)
+    before = _values(stage.variables)
     trainer.optimizer.finalize_variable_values(trainer.trainable_variables)
+    if any(isinstance(layer, keras.layers.BatchNormalization) for layer in _every_layer(stage)):
+        rows = np.random.default_rng(recipe.seed).permutation(len(train))[: NORM_BATCHES * recipe.batch_size]
+        for part in np.array_split(rows, -(-len(rows) // recipe.batch_size)):
+            stage(train.crops(stage.input_shape[-2], part), training=True)
     try:
         yield
     finally:
-        for variable, value in zip(trainer.trainable_variables, weights, strict=True):
+        for variable, value in zip(stage.variables, before, strict=True):
             variable.assign(value)
 
 
 @contextmanager
 def computing_in(model: keras.Model, precision: str):
     """Have every layer compute in this precision; its weights are float32 all the same."""
-    found = {layer: layer.dtype_policy for layer in model._flatten_layers(include_self=False)}
-    changed = [layer for layer in found if precision != "float32" and layer.dtype_policy.name == "float32"]
+    changed = [layer for layer in _every_layer(model) if precision != layer.dtype_policy.name == "float32"]
     for layer in changed:
         layer.dtype_policy = precision
     try:
         yield
     finally:
         for layer in changed:
-            layer.dtype_policy = found[layer]
+            layer.dtype_policy = "float32"
+
+
+def _every_layer(model: keras.Model) -> list[keras.layers.Layer]:
+    """Return all layers, those inside others as well."""
+    return list(model._flatten_layers(include_self=False))
 
 
 def _values(variables: list) -> list[np.ndarray]:

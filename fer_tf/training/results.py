@@ -4,6 +4,7 @@ import json
 from datetime import UTC, datetime
 from pathlib import Path
 
+from fer_tf.card import ModelCard
 from fer_tf.data.labelled import Splits
 from fer_tf.files import write_atomically
 from fer_tf.inference.alone import measure_alone
@@ -65,8 +66,10 @@ def read(path: Path) -> list[dict]:
 
 
 def _file(engine) -> dict:
-    files = engine.card.files
-    return files.get(getattr(engine, "path", Path("model.keras")).name) or next(iter(files.values()))
+    """Return what the card beside the engine's file says of it; the one inside an .onnx file cannot know."""
+    if not hasattr(engine, "path"):
+        return engine.card.files["model.keras"]
+    return ModelCard.load(engine.path.with_name("card.json")).files[engine.path.name]
 
 
 def _headline(report: Report, cards: list, split: str) -> dict:

@@ -1,0 +1,55 @@
+"""INT8: calibrated, judged on valid, and refused where it costs too much."""
+
+import numpy as np
+import onnx
+import pytest
+
+from fer_tf.card import ModelCard
+from fer_tf.inference.engine import load_engine
+from fer_tf.training.evaluate import predict
+from fer_tf.training.export import export
+from fer_tf.training.fit import build_model, fit
+from fer_tf.training.quantise import INT8, quantise
+from fer_tf.training.recipe import Augmentation, Recipe
+
+
+@pytest.fixture(scope="module")
+def exported(tiny, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("int8") / "run"
+    still = Augmentation(flip=False, shift=0.0, rotate=0.0)
+    choices = {
+        "options": {"filters": [8, 8, 8]},
+        "image_size": 32,
+        "batch_size": 16,
+        "epochs": 3,
+        "learning_rate": 5e-3,
+    }
+    recipe = Recipe(augmentation=still, **choices)
+    fit(build_model(recipe, emotions=7), tiny, recipe, folder, report=lambda line: None)
+    export(folder)
+    return folder
+
+
+def test_it_is_smaller_and_about_as_good(exported, tiny):
+    done = quantise(exported, tiny, rows=30, allowed=0.1)
+    assert done.path == exported / INT8 and done.bytes[1] < 0.6 * done.bytes[0]
+    full, small = load_engine(exported), load_engine(done.path)
+    assert small.card.name == "run-int8" and small.card.temperature == full.card.temperature
+    expected, found = (predict(engine, tiny.test) for engine in (full, small))
+    assert 0 < np.abs(expected - found).max() < 1.5
+    about = ModelCard.load(exported / "card.json").files
+    assert (
+        about[INT8]["valid_accuracy"] == done.accuracy[1]
+        and about[INT8]["calibrated_on"] == "30 train rows of patterns"
+    )
+    assert {node.op_type for node in onnx.load(done.path).graph.node} >= {"QuantizeLinear", "DequantizeLinear"}
+
+
+def test_a_loss_of_accuracy_is_refused_and_leaves_nothing(exported, tiny, tmp_path):
+    for path in (exported / "model.onnx", exported / "card.json"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    with pytest.raises(RuntimeError, match=r"was not saved: accuracy on valid falls"):
+        quantise(tmp_path, tiny, rows=30, allowed=-1.0)
+    assert {path.name for path in tmp_path.iterdir()} == {"model.onnx", "card.json"}
+    with pytest.raises(FileNotFoundError, match="run `fer-tf export` first"):
+        quantise(tmp_path / "elsewhere", tiny)
