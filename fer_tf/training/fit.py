@@ -126,7 +126,7 @@ def _train(model: keras.Model, data: Splits, recipe: Recipe, run_dir: Path, *, l
                 continue
             stage = _stage(model, phase.branches)
             trainer = with_augmentation(stage, augmentation, images=images, mixup=recipe.mixup > 0)
-            _prepare(trainer, model, recipe, phase=phase.name, steps=steps)
+            prepare(trainer, model, recipe, phase=phase.name, steps=steps)
             if progress.epoch > phase.first:
                 run.restore(run_dir, trainer.optimizer.variables, "optimizer")
             while progress.epoch < phase.last and not finished_early(progress, recipe):
@@ -299,7 +299,7 @@ def _as_frames(pictures, shape: tuple):
     return keras.ops.transpose(keras.ops.reshape(pictures, (-1, *side, window, channels)), (0, 3, 1, 2, 4))
 
 
-def _prepare(trainer: keras.Model, model: keras.Model, recipe: Recipe, *, phase: str, steps: int) -> None:
+def prepare(trainer: keras.Model, model: keras.Model, recipe: Recipe, *, phase: str, steps: int) -> None:
     """Freeze or free the backbone, then compile with the phase's optimizer."""
     for layer in zoo.backbone_layers(model):
         named = not recipe.unfreeze or any(_begins(layer.name, prefix) for prefix in recipe.unfreeze)
