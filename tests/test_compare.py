@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -11,7 +12,7 @@ import pytest
 
 from fer_tf.card import ModelCard
 from fer_tf.labels import FER2013
-from fer_tf.training.compare import holm, paired_tests, read_run, read_runs, summary
+from fer_tf.training.compare import ensemble, holm, paired_tests, read_run, read_runs, summary
 from fer_tf.training.evaluate import report
 
 LABELS = np.arange(70) % 7
@@ -46,6 +47,21 @@ def test_reads_the_finished_runs_of_a_folder_in_name_order(tmp_path):
     assert [run.name for run in runs] == ["a", "b"]
     assert runs[0].metrics["test"]["accuracy"] == pytest.approx(69 / 70)
     assert runs[0].hits("test").sum() == 69 and runs[0].parameters is None
+
+
+def test_an_ensemble_is_the_mean_of_its_runs_logits(tmp_path):
+    runs = [
+        read_run(write_run(tmp_path / name, wrong=wrong)) for name, wrong in [("a", [0, 1]), ("b", [1, 2]), ("c", [3])]
+    ]
+    together = ensemble(runs)
+    assert together.metrics["test"]["accuracy"] == pytest.approx(69 / 70)  # on row 1 two of three are wrong
+    assert together.metrics["test_clean"]["n"] == 70 and together.parameters is None
+    (test,) = paired_tests([runs[0], together])
+    assert (test.second, test.only_first, test.only_second) == ("ensemble", 0, 1)
+    assert runs[0].metrics["test"]["accuracy"] == pytest.approx(68 / 70)  # unchanged
+    other = replace(runs[1], predictions=runs[1].predictions | {"test_labels": LABELS[::-1]})
+    with pytest.raises(ValueError, match="not judged on the same faces"):
+        ensemble([runs[0], other])
 
 
 @pytest.mark.parametrize(

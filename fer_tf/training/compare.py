@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from fer_tf.card import ModelCard
+from fer_tf.training.evaluate import reports
 
 LEVEL = 0.05
 """A p-value below this is called a real difference."""
@@ -123,6 +124,27 @@ def read_runs(folder: Path) -> list[Run]:
                 "image_size and data_seed, or delete those that do not belong here"
             )
     return runs
+
+
+def ensemble(runs: Sequence[Run], *, name: str = "ensemble") -> Run:
+    """Return several runs as one that gives the mean of their logits, with predictions and metrics of its own.
+
+    Raises ValueError for runs whose labels differ.
+    """
+    predictions = dict(runs[0].predictions)
+    for split in [name.removesuffix("_logits") for name in predictions if name in ("valid_logits", "test_logits")]:
+        if any(not np.array_equal(run.predictions[f"{split}_labels"], predictions[f"{split}_labels"]) for run in runs):
+            raise ValueError("the runs were not judged on the same faces: they make no ensemble")
+        predictions[f"{split}_logits"] = np.mean([run.predictions[f"{split}_logits"] for run in runs], axis=0)
+    judged = reports(predictions, runs[0].card.emotions)
+    sizes = [run.parameters for run in runs]
+    return replace(
+        runs[0],
+        name=name,
+        metrics={split: report.to_dict() for split, report in judged.items()},
+        predictions=predictions,
+        parameters=None if None in sizes else sum(sizes),
+    )
 
 
 def summary(judged: dict) -> dict[str, str]:

@@ -136,7 +136,7 @@ def judge(engine, data: Splits, *, views: int = 1, on_batch=None) -> tuple[dict[
 def reports(predictions: dict[str, np.ndarray], emotions: tuple[str, ...]) -> dict[str, Report]:
     """Return the reports "valid", "valid_clean", "test", "test_clean"; a clean one only where a row is clean."""
     found = {}
-    for split in ("valid", "test"):
+    for split in [split for split in ("valid", "test") if f"{split}_logits" in predictions]:
         logits, labels, clean = (predictions[f"{split}_{what}"] for what in ("logits", "labels", "clean"))
         found[split] = report(logits, labels, emotions)
         if clean.any():
