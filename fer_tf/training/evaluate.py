@@ -144,6 +144,12 @@ def reports(predictions: dict[str, np.ndarray], emotions: tuple[str, ...]) -> di
     return found
 
 
+def headline(judged: dict) -> dict:
+    """Return the figures of a report that a card carries."""
+    names = ("n", "accuracy", "accuracy_interval", "macro_f1", "macro_f1_interval", "nll", "ece", "ece_uncalibrated")
+    return {name: judged[name] for name in names}
+
+
 def affect_report(predicted: np.ndarray, true: np.ndarray) -> dict:
     """Judge valence and arousal, float (n, 2) in -1..1 each.
 

@@ -9,8 +9,7 @@ from fer_tf.data.labelled import Splits
 from fer_tf.files import write_atomically
 from fer_tf.inference.alone import measure_alone
 from fer_tf.inference.benchmark import host
-from fer_tf.training.evaluate import Report
-from fer_tf.training.run import headline
+from fer_tf.training.evaluate import Report, headline
 
 
 def row(engines: list, data: Splits, plain: dict[str, Report], ten: dict[str, Report]) -> dict:

@@ -18,7 +18,7 @@ from fer_tf.card import ModelCard, describe_file
 from fer_tf.data.labelled import Splits
 from fer_tf.files import partial_path, settled, write_atomically
 from fer_tf.training.compare import count_parameters
-from fer_tf.training.evaluate import judge, judge_affect, reports
+from fer_tf.training.evaluate import headline, judge, judge_affect, reports
 from fer_tf.training.keras_engine import KerasEngine
 from fer_tf.training.recipe import Recipe
 
@@ -153,12 +153,6 @@ def finish(run_dir: Path, data: Splits, recipe: Recipe, *, affect: bool = False)
     card.save(run_dir / "card.json")
     write_atomically(run_dir / "metrics.json", (json.dumps(metrics, indent=2) + "\n").encode())
     return card
-
-
-def headline(judged: dict) -> dict:
-    """Return the figures of a report that a card carries."""
-    names = ("n", "accuracy", "accuracy_interval", "macro_f1", "macro_f1_interval", "nll", "ece", "ece_uncalibrated")
-    return {name: judged[name] for name in names}
 
 
 def _versions() -> dict:
