@@ -15,9 +15,9 @@ import numpy as np
 
 from fer_tf.data.readers import load
 from fer_tf.inference.benchmark import host
-from fer_tf.training.augment import augmentation_layers
+from fer_tf.training.augment import Rows, augmentation_layers
 from fer_tf.training.batches import Batches, resident
-from fer_tf.training.fit import build_model, computing_in, prepare, with_augmentation
+from fer_tf.training.fit import build_model, computing_in, prepare, with_augmentation, with_settled_targets
 from fer_tf.training.recipe import find_recipe
 
 
@@ -29,13 +29,15 @@ def main() -> None:
     given = parser.parse_args()
     recipe = find_recipe(given.recipe)
     data = load(recipe.dataset, labels=recipe.labels)
+    recipe = with_settled_targets(recipe, data.train)
     model = build_model(recipe, emotions=len(data.emotions))
     images = resident(data.train, model.input_shape[-2])
-    trainer = with_augmentation(model, augmentation_layers(recipe.augmentation), images=images, mixup=recipe.mixup > 0)
+    rows, layers = None if images is None else Rows(images), augmentation_layers(recipe.augmentation)
+    trainer = with_augmentation(model, layers, rows=rows, mixup=recipe.mixup > 0)
     prepare(trainer, model, recipe, phase="fine", steps=given.steps)
-    order = np.random.default_rng(0).permutation(len(data.train))[: given.steps * recipe.batch_size]
-    size = None if images is not None else model.input_shape[-2]
-    choices = {"targets": recipe.targets, "mixup": recipe.mixup, "seed": (0, 0)}
+    order = np.resize(np.random.default_rng(0).permutation(len(data.train)), given.steps * recipe.batch_size)
+    size = None if rows else model.input_shape[-2]
+    choices = {"targets": recipe.targets, "mixup": recipe.mixup}
     batches = Batches(data.train, size, batch_size=recipe.batch_size, order=order, **choices)
     again = [batches[0]] * given.steps
     found = {}

@@ -154,10 +154,14 @@ def evaluate(
 
     if views not in VIEWS:
         raise ValueError(f"--views must be one of {', '.join(map(str, VIEWS))}, got {views}")
+    if results and limit is not None:
+        raise ValueError("--results takes whole data sets: leave --limit out")
     if results:
         check_writable(results)
     with busy("loading model and data"):
         engines = [_engine(name, backend) for name in model]
+        if len({(engine.card.window, engine.card.recipe.get("data_seed", 0)) for engine in engines}) > 1:
+            raise ValueError("these models see other windows or were trained on other splits: judge them one by one")
         first = engines[0].card
         size = max(FER2013_SIZE, *(engine.card.image_size for engine in engines))
         seed = first.recipe.get("data_seed", 0)  # the splits that it was trained on
@@ -167,7 +171,7 @@ def evaluate(
         if limit is None and known.get("name") == data.name and known.get("fingerprint") != data.fingerprint:
             terminal.say(f"{data.name} is not cut or read as {card.name} was trained: it may have seen test rows")
     with bar("evaluate", unit="faces") as advance:
-        reports, _ = judge(engines, data, views=views, on_batch=advance)
+        reports, predictions = judge(engines, data, views=views, on_batch=advance)
     judged = {name: found.to_dict() for name, found in reports.items()}
     name = " + ".join(engine.card.name for engine in engines)
     provider = " + ".join(dict.fromkeys(engine.provider for engine in engines))
@@ -179,10 +183,11 @@ def evaluate(
     if results:
         from fer_tf.training.results import add, row
 
-        with bar("ten views", unit="faces") as advance:
-            ten = judge(engines, data, views=10, on_batch=advance)[0]
-        plain = reports if views == 1 else judge(engines, data)[0]
-        add(results, row(engines, data, plain, ten))
+        told = {views: (reports, predictions)}
+        for count in (1, 10):
+            with bar(f"{count} views", unit="faces") as advance:
+                told[count] = told.get(count) or judge(engines, data, views=count, on_batch=advance)
+        add(results, row(engines, data, plain=told[1], ten=told[10]))
 
 
 @app.command()
@@ -214,8 +219,7 @@ def export(
 @app.command()
 def quantise(
     source: Annotated[Path, typer.Argument(help="A folder with model.onnx and card.json.")],
-    dataset: Dataset = "drawn",
-    labels: Annotated[str, typer.Option(help=f"Whose labels a CSV gets: {LABELS}.")] = "auto",
+    dataset: Annotated[str | None, typer.Option(help="If the card does not name what it was trained on.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Write INT8 ONNX, calibrated on train faces; refused if accuracy on valid falls by more than half a point."""
@@ -228,8 +232,9 @@ def quantise(
     with busy("calibrating, then judging on valid"), terminal.quiet():
         from fer_tf.training.quantise import quantise
 
-        seed = card.recipe.get("data_seed", 0)
-        done = quantise(source, load(dataset, labels=labels, image_size=max(card.image_size, 48), seed=seed))
+        labels, seed = card.recipe.get("labels", "auto"), card.recipe.get("data_seed", 0)
+        choices = {"image_size": max(card.image_size, 48), "seed": seed, "window": card.window}
+        done = quantise(source, load(dataset or card.recipe.get("dataset") or "drawn", labels=labels, **choices))
     (before, after), sizes = done.accuracy, [f"{size / 1e6:.1f} MB" for size in done.bytes]
     values = {"path": str(done.path), "accuracy": done.accuracy, "bytes": done.bytes}
     lines = f"  accuracy on valid {before:.2%} -> {after:.2%}", f"  {sizes[0]} -> {sizes[1]}", f"saved: {done.path}"

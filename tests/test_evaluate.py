@@ -103,13 +103,15 @@ def test_an_ensemble_is_the_mean_of_its_members_logits(tiny):
 
 def test_a_row_of_results_takes_the_place_of_its_models_earlier_one(tmp_path):
     def row(model, accuracy):
-        return {"model": model, "dataset": "fer2013", "plain": {"test": {"accuracy": accuracy}}}
+        return {"model": model, "dataset": "d", "fingerprint": "f", "plain": {"test": {"accuracy": accuracy}}}
 
     path = tmp_path / "results.json"
     add(path, row("a", 0.5))
     add(path, row("b", 0.6))
     assert [r["model"] for r in add(path, row("a", 0.7))] == ["a", "b"]
     assert [r["plain"]["test"]["accuracy"] for r in read(path)] == [0.7, 0.6]
+    with pytest.raises(ValueError, match="rows of other data called d"):
+        add(path, row("c", 0.5) | {"fingerprint": "g"})
     path.write_text('{"architectures": 1}')
     with pytest.raises(ValueError, match="was not written by"):
         add(path, row("a", 0.5))

@@ -237,6 +237,37 @@ def test_the_moving_average_is_judged_and_kept(tiny, tmp_path):
     assert moved[0] < moved[1] / 2
 
 
+def test_training_goes_on_from_the_weights_and_not_from_their_average(tiny, tmp_path, monkeypatch):
+    recipe = RECIPE.with_(head_epochs=0, epochs=2, ema=0.99, learning_rate=0.03)
+    monkeypatch.setattr(run, "write_history", lambda *_: (_ for _ in ()).throw(Killed))
+    with pytest.raises(Killed):
+        train(recipe, tiny, tmp_path / "killed")
+    model = fit.build_model(recipe, emotions=7)
+    kinds = {}
+    for part in ("averaged", "model"):
+        layers = fit.augmentation_layers(recipe.augmentation) if part == "model" else []
+        run.restore(tmp_path / "killed", [v for layer in (*layers, model) for v in layer.variables], part)
+        kinds[part] = model.get_layer("head_logits").get_weights()[0]
+    assert np.abs(kinds["averaged"] - kinds["model"]).max() > 0.01
+
+
+def test_averaged_weights_get_statistics_of_their_own_and_all_comes_back(tiny):
+    recipe = RECIPE.with_(ema=0.9, batch_size=35)
+    model = fit.build_model(recipe, emotions=7)
+    trainer = fit.with_augmentation(model, [], rows=Rows(resident(tiny.train, 32)))
+    fit.prepare(trainer, model, recipe, phase="fine", steps=2)
+    trainer.fit(Batches(tiny.train, None, batch_size=35), epochs=1, verbose=0)
+    before, norm = model.get_weights(), model.get_layer("norm_1")
+    with pytest.raises(KeyError), fit.averaged(trainer, model, tiny.train, recipe):
+        probe = keras.Model(model.input, norm.input)
+        seen = probe.predict(tiny.train.crops(32), verbose=0)
+        np.testing.assert_allclose(norm.get_weights()[2], seen.mean(axis=(0, 1, 2)), rtol=1e-3, atol=1e-4)
+        raise KeyError
+    for a, b in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert norm.momentum == 0.9
+
+
 @pytest.mark.parametrize("architecture", ["lenet", "vit"])
 def test_bfloat16_is_for_training_only(architecture, tiny, tmp_path):
     options = {"lenet": {"filters": [4, 8, 8]}, "vit": {"size": "nano", "patch_size": 8}}[architecture]
@@ -539,7 +570,7 @@ def test_rows_on_the_device_are_the_crops_of_the_host(tiny, monkeypatch):
     images = resident(tiny.train, 32)
     given = keras.ops.convert_to_numpy(Rows(images)(rows))
     np.testing.assert_array_equal(given, tiny.train.crops(32, rows))
-    trainer = fit.with_augmentation(model, [], images=images)
+    trainer = fit.with_augmentation(model, [], rows=Rows(images))
     logits = keras.ops.convert_to_numpy(trainer({"images": rows}))
     np.testing.assert_allclose(logits, model.predict(tiny.train.crops(32, rows), verbose=0), atol=1e-5)
     monkeypatch.setattr("fer_tf.training.batches.RESIDENT", 70 * 32 * 32 - 1)
@@ -558,7 +589,7 @@ def test_mixup_mixes_images_and_targets_alike(tiny):
     batches = Batches(faces, 32, batch_size=10, mixup=0.4, seed=(0, 1))
     inputs, targets, weights = batches[0]
     partners, shares = inputs["partners"], inputs["shares"][:, None]
-    assert sorted(partners) == list(range(10)) and 0 <= shares.min() < shares.max() <= 1 and len(weights) == 10
+    assert sorted(partners) == list(range(10)) and 0.5 <= shares.min() < shares.max() <= 1 and (weights == 1).all()
     one_hot = np.eye(7)[faces.labels]
     np.testing.assert_allclose(targets[:, 0], shares * one_hot + (1 - shares) * one_hot[partners], atol=1e-6)
     np.testing.assert_array_equal(targets[:, 1], one_hot)
@@ -566,6 +597,12 @@ def test_mixup_mixes_images_and_targets_alike(tiny):
     mixed = keras.ops.convert_to_numpy(Mix()(crops, partners, inputs["shares"]))
     expected = shares[..., None, None] * crops + (1 - shares[..., None, None]) * crops[partners]
     np.testing.assert_allclose(mixed, expected, rtol=1e-5)
+    heavy = np.arange(1, 8, dtype=np.float32)  # class weights: the loss is the mix of both weighted losses
+    _, targets, weights = Batches(faces, 32, batch_size=10, mixup=0.4, seed=(0, 1), weights=heavy)[0]
+    own, other = shares[:, 0] * heavy[faces.labels], (1 - shares[:, 0]) * heavy[faces.labels][partners]
+    np.testing.assert_allclose(weights, own + other, rtol=1e-5)
+    expected = own[:, None] * one_hot + other[:, None] * one_hot[partners]
+    np.testing.assert_allclose(weights[:, None] * targets[:, 0], expected, rtol=1e-5, atol=1e-6)
     again = Batches(faces, 32, batch_size=10, mixup=0.4, seed=(0, 1))[0][0]
     np.testing.assert_array_equal(again["shares"], inputs["shares"])
 

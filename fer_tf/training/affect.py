@@ -112,7 +112,7 @@ def _train(model: keras.Model, data: Splits, recipe: Recipe, run_dir: Path, *, r
     for epoch in range(1, recipe.epochs + 1):
         order = np.random.default_rng((recipe.seed, epoch)).permutation(len(data.train))
         start = time.perf_counter()
-        drawing = {"targets": recipe.targets, "seed": (recipe.seed, epoch, 1)}
+        drawing = {"targets": recipe.targets, "vote_share": recipe.vote_share, "seed": (recipe.seed, epoch, 1)}
         batches = AffectBatches(data.train, size, batch_size=batch_size, order=order, **drawing)
         fitted = trainer.fit(batches, shuffle=False, verbose=0).history
         trained = time.perf_counter()

@@ -32,7 +32,7 @@ class Batches(keras.utils.PyDataset):
     """Batches of (inputs, targets, sample weights) in a given order; the last one may be smaller.
 
     inputs      "images": uint8 (n, image_size, image_size, 3) RGB crops, or int32 (n,) row numbers if `image_size` is
-                None; with mixup also "partners" int32 (n,), places in the batch, and "shares" float32 (n,)
+                None; with mixup also "partners" int32 (n,), places in the batch, and "shares" float32 (n,), 0.5..1
     targets     float32 (n, 2, emotions): what the loss is to find, then the one-hot label, which the metrics count
     vote_share  of "blend": what the votes weigh beside the label
     order       row numbers; rows in data order if None
@@ -53,7 +53,7 @@ class Batches(keras.utils.PyDataset):
         weights: np.ndarray | None = None,
         order: np.ndarray | None = None,
         mixup: float = 0.0,
-        seed=0,
+        seed=(0,),
     ):
         super().__init__()
         self.faces, self.image_size, self.batch_size = faces, image_size, batch_size
@@ -71,13 +71,15 @@ class Batches(keras.utils.PyDataset):
         given = rows.astype(np.int32) if self.image_size is None else self.faces.crops(self.image_size, rows)
         inputs, targets, weights = {"images": given}, self.targets[rows], self.weights[rows]
         if self.mixup:
-            rng = np.random.default_rng((*self.seed, number))
+            rng = np.random.default_rng((*self.seed, 1, number + 1))  # not the numbers that draw targets
             partners = rng.permutation(len(rows)).astype(np.int32)
             shares = rng.beta(self.mixup, self.mixup, len(rows)).astype(np.float32)
+            shares = np.maximum(shares, 1 - shares)  # the same pairs, and the larger part is the row's own label's
             inputs |= {"partners": partners, "shares": shares}
-            mixed = shares[:, None] * targets[:, 0] + (1 - shares[:, None]) * targets[partners, 0]
-            targets = np.stack([mixed, targets[:, 1]], axis=1)
-            weights = shares * weights + (1 - shares) * weights[partners]
+            own, other = shares * weights, (1 - shares) * weights[partners]
+            weights = own + other
+            mixed = own[:, None] * targets[:, 0] + other[:, None] * targets[partners, 0]
+            targets = np.stack([mixed / np.maximum(weights, 1e-12)[:, None], targets[:, 1]], axis=1)
         return inputs, targets, weights
 
 
@@ -121,8 +123,12 @@ def _targets(faces: LabelledFaces, targets: str, *, vote_share: float, seed) -> 
         shares = votes.cumsum(axis=1, dtype=np.float64)
         point = np.random.default_rng(seed).random((len(faces), 1)) * shares[:, -1:]
         found = one_hot[(shares <= point).sum(axis=1)]  # the emotion in whose share the point lies
+    elif targets == "distribution":
+        found = votes
+    elif targets == "multi_target":
+        found = np.maximum(votes >= RIGHT, labels)
     else:
-        found = votes if targets == "distribution" else np.maximum(votes >= RIGHT, labels)
+        raise ValueError(f"unknown targets {targets!r}; settle 'auto' first")
     return np.stack([found, labels], axis=1).astype(np.float32)
 
 

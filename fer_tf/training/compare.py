@@ -129,9 +129,11 @@ def read_runs(folder: Path) -> list[Run]:
 def ensemble(runs: Sequence[Run], *, name: str = "ensemble") -> Run:
     """Return several runs as one that gives the mean of their logits, with predictions and metrics of its own.
 
-    Raises ValueError for runs whose labels differ.
+    Raises ValueError for none, and for runs whose faces, labels or emotions differ.
     """
-    predictions = dict(runs[0].predictions)
+    if not runs or any(run.card.emotions != runs[0].card.emotions for run in runs):
+        raise ValueError("an ensemble needs runs that name the same emotions in the same order")
+    predictions = {what: values for what, values in runs[0].predictions.items() if "_affect" not in what}
     for split in [name.removesuffix("_logits") for name in predictions if name in ("valid_logits", "test_logits")]:
         if any(not np.array_equal(run.predictions[f"{split}_labels"], predictions[f"{split}_labels"]) for run in runs):
             raise ValueError("the runs were not judged on the same faces: they make no ensemble")
@@ -141,6 +143,7 @@ def ensemble(runs: Sequence[Run], *, name: str = "ensemble") -> Run:
     return replace(
         runs[0],
         name=name,
+        card=runs[0].card.with_(name=name, metrics={}, files={}),
         metrics={split: report.to_dict() for split, report in judged.items()},
         predictions=predictions,
         parameters=None if None in sizes else sum(sizes),

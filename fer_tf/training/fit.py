@@ -33,7 +33,7 @@ from fer_tf.training.run import Progress
 
 logger = logging.getLogger(__name__)
 
-NORM_BATCHES = 50  # of batch norm's momentum 0.9, this is as good as all of them
+NORM_BATCHES = 50  # that give averaged weights their batch norm statistics: as good as all of train
 
 
 def build_model(recipe: Recipe, *, emotions: int) -> keras.Model:
@@ -53,8 +53,7 @@ def fit(
     raises ValueError, and so does a training that diverges. RuntimeError if another process trains in `run_dir`.
     `report` receives each line of the log, `on_step(done, steps)` each train batch of the whole run.
     """
-    if recipe.targets == "auto":
-        recipe = recipe.with_(targets="labels" if data.train.distributions is None else "distribution")
+    recipe = with_settled_targets(recipe, data.train)
 
     def log(line: str, *, once: bool = False) -> None:
         folder.write_log(run_dir, line, once=once)
@@ -85,6 +84,13 @@ def fit(
     return card
 
 
+def with_settled_targets(recipe: Recipe, train: LabelledFaces) -> Recipe:
+    """Return the recipe with what "auto" means for these faces."""
+    if recipe.targets != "auto":
+        return recipe
+    return recipe.with_(targets="labels" if train.distributions is None else "distribution")
+
+
 class Phase(NamedTuple):
     """A part of a run: the epochs after `first` up to `last`, with so many branches; 0 in a model that has none."""
 
@@ -108,6 +114,8 @@ def _train(model: keras.Model, data: Splits, recipe: Recipe, run_dir: Path, *, l
     keras.utils.set_random_seed(recipe.seed)  # the augmentation's own seeds come from here
     augmentation, steps = augmentation_layers(recipe.augmentation), -(-len(data.train) // recipe.batch_size)
     images = resident(data.train, model.input_shape[-2])
+    rows = None if images is None else Rows(images)  # one copy on the device, whatever the number of phases
+    del images
     variables = [variable for layer in (*augmentation, model) for variable in layer.variables]
     plan, progress = phases(recipe, len(zoo.branches(model))), run.load_progress(run_dir)
     total = plan[-1].last
@@ -125,7 +133,7 @@ def _train(model: keras.Model, data: Splits, recipe: Recipe, run_dir: Path, *, l
             if progress.epoch >= phase.last:
                 continue
             stage = _stage(model, phase.branches)
-            trainer = with_augmentation(stage, augmentation, images=images, mixup=recipe.mixup > 0)
+            trainer = with_augmentation(stage, augmentation, rows=rows, mixup=recipe.mixup > 0)
             prepare(trainer, model, recipe, phase=phase.name, steps=steps)
             if progress.epoch > phase.first:
                 run.restore(run_dir, trainer.optimizer.variables, "optimizer")
@@ -197,21 +205,26 @@ def _judge(stage: keras.Model, data: Splits, recipe: Recipe, *, epoch: int, phas
 def averaged(trainer: keras.Model, stage: keras.Model, train: LabelledFaces, recipe: Recipe):
     """Have the moving averages of the weights in place, where the optimizer keeps them (`Recipe.ema`).
 
-    The statistics of batch norm belong to other weights, so `NORM_BATCHES` of train give them anew. Afterwards all is
-    as it was.
+    The statistics of batch norm belong to other weights, so up to `NORM_BATCHES` of train give them anew. Afterwards
+    all is as it was.
     """
     if not recipe.ema:
         yield
         return
-    before = _values(stage.variables)
-    trainer.optimizer.finalize_variable_values(trainer.trainable_variables)
-    if any(isinstance(layer, keras.layers.BatchNormalization) for layer in _every_layer(stage)):
-        rows = np.random.default_rng(recipe.seed).permutation(len(train))[: NORM_BATCHES * recipe.batch_size]
-        for part in np.array_split(rows, -(-len(rows) // recipe.batch_size)):
-            stage(train.crops(stage.input_shape[-2], part), training=True)
+    norms = [layer for layer in _every_layer(stage) if isinstance(layer, keras.layers.BatchNormalization)]
+    momenta, before = [norm.momentum for norm in norms], _values(stage.variables)
+    rows = np.random.default_rng(recipe.seed).permutation(len(train))[: NORM_BATCHES * recipe.batch_size]
+    parts = np.array_split(rows, -(-len(rows) // recipe.batch_size)) if any(norm.trainable for norm in norms) else []
     try:
+        type(trainer.optimizer).finalize_variable_values(trainer.optimizer, trainer.trainable_variables)
+        for done, part in enumerate(parts):
+            for norm in norms:
+                norm.momentum = done / (done + 1)  # so the statistics become the mean over all parts
+            stage(train.crops(stage.input_shape[-2], part), training=True)
         yield
     finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
         for variable, value in zip(stage.variables, before, strict=True):
             variable.assign(value)
 
@@ -254,17 +267,17 @@ def _diverged(recipe: Recipe, *, epoch: int, phase: str) -> str:
 
 
 def with_augmentation(
-    stage: keras.Model, layers: list[keras.layers.Layer], *, images: np.ndarray | None = None, mixup: bool = False
+    stage: keras.Model, layers: list[keras.layers.Layer], *, rows: Rows | None = None, mixup: bool = False
 ) -> keras.Model:
     """Return what takes the inputs of `Batches`, changes them and gives them to `stage`, which itself stays free of it.
 
     A clip goes through as one picture whose channels are those of all its frames, so all of them change alike.
 
-    images  all train images as `resident` has them; "images" of the input are then row numbers, else crops
+    rows  all train images; "images" of the input are then row numbers, else crops
     """
-    shape, kind = (stage.input_shape[1:], "float32") if images is None else ((), "int32")
+    shape, kind = (stage.input_shape[1:], "float32") if rows is None else ((), "int32")
     given = keras.Input(shape, dtype=kind, name="images")
-    crops = given if images is None else Rows(images)(given)
+    crops = given if rows is None else rows(given)
     x = _as_channels(crops) if layers else crops
     for layer in layers:
         x = layer(x)
@@ -310,6 +323,7 @@ def prepare(trainer: keras.Model, model: keras.Model, recipe: Recipe, *, phase: 
         metrics=label_metrics(),
     )
     trainer.optimizer.build(trainer.trainable_variables)
+    trainer.optimizer.finalize_variable_values = lambda variables: None  # else `fit` would go on from the average
     shape = trainer.output_shape[1:]
     nothing = keras.ops.zeros((1, 2, shape[-1])), keras.ops.zeros((1, *shape))
     trainer.compute_metrics(None, *nothing)  # makes their variables: TensorFlow would trace a step twice for it

@@ -33,8 +33,9 @@ def quantise(source: Path, data: Splits, *, rows: int = 300, seed: int = 0, allo
     name with "-int8", and no figures. Source: NNCF (Kozlov et al., "Neural network compression framework for fast model
     inference", 2020).
 
-    Raises FileNotFoundError for a folder without model.onnx; ValueError for other emotions; RuntimeError, and writes
-    nothing, if accuracy on valid falls by more than `allowed`, a share.
+    Raises FileNotFoundError for a folder without model.onnx; ValueError for a file that takes grey pictures and for
+    data that the model was not trained on; RuntimeError, and writes nothing, if accuracy on valid falls by more than
+    `allowed`, a share.
     """
     import nncf
     import onnx
@@ -43,6 +44,13 @@ def quantise(source: Path, data: Splits, *, rows: int = 300, seed: int = 0, allo
     if not path.is_file():
         raise FileNotFoundError(f"{source} has no model.onnx: run `fer-tf export` first, or give another folder")
     card, engine = ModelCard.load(source / "card.json"), load_engine(path)
+    if card.layout != "NHWC":
+        raise ValueError(
+            f"{path} takes grey pictures, as the ONNX Model Zoo has them: quantise the run's own model.onnx"
+        )
+    known = card.data.get("fingerprint")
+    if known and known != data.fingerprint:
+        raise ValueError(f"{card.name} was trained on {card.data['name']}, not on {data.name} as it is cut here")
     before = _accuracy(engine, data)
     faces = data.train.take(sample(data.train.labels, rows, seed=seed))
     items = [{"crops": crop[None]} for crop in faces.crops(card.image_size)]
@@ -57,7 +65,7 @@ def quantise(source: Path, data: Splits, *, rows: int = 300, seed: int = 0, allo
         if before - after > allowed:
             fall = f"from {before:.2%} to {after:.2%}, by more than {allowed:.1%}"
             raise RuntimeError(f"{INT8} was not saved: accuracy on valid falls {fall}")
-        about = {"parameters": card.files[path.name]["parameters"], "multiply_adds": multiply_adds(temporary)}
+        about = {"parameters": card.files[path.name].get("parameters"), "multiply_adds": multiply_adds(temporary)}
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)

@@ -4,24 +4,28 @@ import json
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
+
 from fer_tf.card import ModelCard
 from fer_tf.data.labelled import Splits
 from fer_tf.files import write_atomically
 from fer_tf.inference.alone import measure_alone
 from fer_tf.inference.benchmark import host
-from fer_tf.training.evaluate import Report, headline
+from fer_tf.training.evaluate import headline, reports
 
 
-def row(engines: list, data: Splits, plain: dict[str, Report], ten: dict[str, Report]) -> dict:
+def row(engines: list, data: Splits, *, plain: tuple, ten: tuple) -> dict:
     """Return what the table says of a model, or of an ensemble of several, as JSON values.
 
-    plain  reports of the faces as they are; ten: of ten views each (`evaluate.VIEWS`)
+    plain  what `judge` returned of the faces as they are; ten: of ten views each (`evaluate.VIEWS`)
 
     "cpu_ms" is the median latency of one face, of an .onnx file alone in its process; members of an ensemble add up.
+    "ece_uncalibrated" is the gap before the temperature; None for an ensemble.
     """
-    cards = [engine.card for engine in engines]
-    files = [_file(engine) for engine in engines]
-    timed = [measure_alone(e.path, backend=e.backend) for e in engines if hasattr(e, "path")]
+    cards, files = [engine.card for engine in engines], [_file(engine) for engine in engines]
+    alone, timed = len(cards) == 1, []
+    if all(hasattr(engine, "path") for engine in engines):
+        timed = [measure_alone(engine.path, backend=engine.backend) for engine in engines]
     return {
         "model": " + ".join(card.name for card in cards),
         "architecture": " + ".join(card.architecture for card in cards),
@@ -30,24 +34,26 @@ def row(engines: list, data: Splits, plain: dict[str, Report], ten: dict[str, Re
         "date": datetime.now(UTC).date().isoformat(),
         "host": host(),
         "backend": " + ".join(dict.fromkeys(engine.backend for engine in engines)),
-        "seed": cards[0].recipe.get("seed") if len(cards) == 1 else None,
-        "recipe": {k: v for k, v in cards[0].recipe.items() if k != "seed"} if len(cards) == 1 else None,
+        "seed": cards[0].recipe.get("seed") if alone else None,
+        "recipe": {k: v for k, v in cards[0].recipe.items() if k != "seed"} if alone else None,
         "parameters": sum(about["parameters"] for about in files),
         "bytes": sum(about["bytes"] for about in files),
-        "temperature": cards[0].temperature if len(cards) == 1 else None,
-        "cpu_ms": sum(t["batches"]["1"]["latency_ms"]["p50"] for t in timed) if len(timed) == len(engines) else None,
-        "plain": {split: _headline(report, cards, split) for split, report in plain.items()},
-        "ten_views": {split: _headline(report, cards, split) for split, report in ten.items()},
+        "temperature": cards[0].temperature if alone else None,
+        "cpu_ms": sum(one["batches"]["1"]["latency_ms"]["p50"] for one in timed) if timed else None,
+        "plain": _figures(*plain, temperature=cards[0].temperature if alone else None),
+        "ten_views": _figures(*ten, temperature=cards[0].temperature if alone else None),
     }
 
 
 def add(path: Path, found: dict) -> dict:
     """Write a row into the table at `path`, in place of an earlier one of the same model and data set; return all rows.
 
-    Raises ValueError if the file is no such table.
+    Raises ValueError if the file is no such table, or has rows of other data of that name.
     """
     rows = read(path) if path.is_file() else []
     kept = [known for known in rows if (known["model"], known["dataset"]) != (found["model"], found["dataset"])]
+    if any(k["dataset"] == found["dataset"] and k["fingerprint"] != found["fingerprint"] for k in kept):
+        raise ValueError(f"{path} has rows of other data called {found['dataset']}: give another file")
     rows = sorted([*kept, found], key=lambda r: (r["dataset"], -r["plain"]["test"]["accuracy"]))
     write_atomically(path, (json.dumps(rows, indent=2) + "\n").encode())
     return rows
@@ -58,7 +64,7 @@ def read(path: Path) -> list[dict]:
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))
         for known in rows:
-            known["model"], known["dataset"], known["plain"]["test"]["accuracy"]
+            known["model"], known["dataset"], known["fingerprint"], known["plain"]["test"]["accuracy"]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} was not written by `fer-tf evaluate --results`: give another file") from error
     return rows
@@ -71,6 +77,9 @@ def _file(engine) -> dict:
     return ModelCard.load(engine.path.with_name("card.json")).files[engine.path.name]
 
 
-def _headline(report: Report, cards: list, split: str) -> dict:
-    known = cards[0].metrics.get(split, {}).get("ece_uncalibrated") if len(cards) == 1 else None
-    return headline(report.to_dict() | {"ece_uncalibrated": known})
+def _figures(judged: dict, predictions: dict[str, np.ndarray], *, temperature: float | None) -> dict:
+    before = {}
+    if temperature is not None:
+        hot = {n: v * np.float32(temperature) if n.endswith("_logits") else v for n, v in predictions.items()}
+        before = {split: report.ece for split, report in reports(hot, judged["test"].emotions).items()}
+    return {s: headline(report.to_dict() | {"ece_uncalibrated": before.get(s)}) for s, report in judged.items()}
