@@ -1,5 +1,6 @@
 """ONNX to INT8: calibrated on train faces, held against valid ones before anything is called saved."""
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,7 +55,7 @@ def quantise(source: Path, data: Splits, *, rows: int = 300, seed: int = 0, allo
     before = _accuracy(engine, data)
     faces = data.train.take(sample(data.train.labels, rows, seed=seed))
     items = [{"crops": crop[None]} for crop in faces.crops(card.image_size)]
-    nncf.set_log_level("ERROR")
+    logging.getLogger("nncf").setLevel(logging.ERROR)
     quantised = nncf.quantize(onnx.load(path), nncf.Dataset(items), subset_size=len(items))
     inside = card.with_(name=f"{card.name}-int8", metrics={}, files={})
     onnx.helper.set_model_props(quantised, {METADATA_KEY: inside.to_json()})
