@@ -211,7 +211,7 @@ def averaged(trainer: keras.Model, stage: keras.Model, train: LabelledFaces, rec
     if not recipe.ema:
         yield
         return
-    norms = [layer for layer in _every_layer(stage) if isinstance(layer, keras.layers.BatchNormalization)]
+    norms = [layer for layer in zoo.every_layer(stage) if isinstance(layer, keras.layers.BatchNormalization)]
     momenta, before = [norm.momentum for norm in norms], _values(stage.variables)
     rows = np.random.default_rng(recipe.seed).permutation(len(train))[: NORM_BATCHES * recipe.batch_size]
     parts = np.array_split(rows, -(-len(rows) // recipe.batch_size)) if any(norm.trainable for norm in norms) else []
@@ -232,7 +232,7 @@ def averaged(trainer: keras.Model, stage: keras.Model, train: LabelledFaces, rec
 @contextmanager
 def computing_in(model: keras.Model, precision: str):
     """Have every layer compute in this precision; its weights are float32 all the same."""
-    changed = [layer for layer in _every_layer(model) if precision != layer.dtype_policy.name == "float32"]
+    changed = [layer for layer in zoo.every_layer(model) if precision != layer.dtype_policy.name == "float32"]
     for layer in changed:
         layer.dtype_policy = precision
     try:
@@ -240,11 +240,6 @@ def computing_in(model: keras.Model, precision: str):
     finally:
         for layer in changed:
             layer.dtype_policy = "float32"
-
-
-def _every_layer(model: keras.Model) -> list[keras.layers.Layer]:
-    """Return all layers, those inside others as well."""
-    return list(model._flatten_layers(include_self=False))
 
 
 def _values(variables: list) -> list[np.ndarray]:

@@ -133,12 +133,6 @@ def scale_logits(model: keras.Model, crops: np.ndarray) -> None:
     In a new network signals may die on their way through a hundred layers, and parity of 1e-12 would say nothing.
     """
     spread = model.predict(crops, verbose=0).std()
-    for layer in _layers(model):
+    for layer in zoo.every_layer(model):
         if isinstance(layer, keras.layers.Dense) and layer.units == model.output_shape[-1]:
             layer.kernel.assign(layer.kernel / spread)
-
-
-def _layers(model) -> Iterator[keras.layers.Layer]:
-    for layer in model.layers:
-        yield layer
-        yield from _layers(layer) if hasattr(layer, "layers") else ()

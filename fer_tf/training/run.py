@@ -13,6 +13,7 @@ from zipfile import BadZipFile
 import keras
 import numpy as np
 
+from fer_tf import zoo
 from fer_tf.calibration import fit_temperature
 from fer_tf.card import ModelCard, describe_file
 from fer_tf.data.labelled import Splits
@@ -122,7 +123,7 @@ def finish(run_dir: Path, data: Splits, recipe: Recipe, *, affect: bool = False)
 
     With `affect`, valence and arousal are judged, too: "affect" in metrics.json, split by split.
     """
-    model = keras.saving.load_model(run_dir / "model.keras", compile=False)
+    model = zoo.load_model(run_dir / "model.keras")
     described = describe_file(run_dir / "model.keras") | {"parameters": count_parameters(run_dir / "model.keras")}
     card = ModelCard(
         name=run_dir.name,

@@ -158,6 +158,11 @@ def find_layer(model, path: str):
     return model
 
 
+def every_layer(model) -> list:
+    """Return all layers of a model, those inside other layers as well."""
+    return list(model._flatten_layers(include_self=False))
+
+
 def backbone_layers(model) -> list:
     """Return the layers that belong to the backbone: all but those named `head_...`."""
     return [layer for layer in model.layers if not layer.name.startswith("head_")]
