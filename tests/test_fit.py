@@ -808,3 +808,40 @@ def test_architectures_train_a_step_on_other_backends(backend):
     environment = os.environ | {"KERAS_BACKEND": backend}
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr[-3000:]
+
+
+NORMS = """
+from contextlib import nullcontext
+import keras, numpy as np
+from keras import layers
+from fer_tf.training.fit import computing_in
+from fer_tf.training.torch_norm import one_operation_norms
+
+def trained(together, precision):
+    keras.utils.set_random_seed(0)
+    given = keras.Input((6, 6, 3))
+    x = layers.BatchNormalization(momentum=0.9)(layers.Conv2D(4, 3)(given))
+    x = layers.BatchNormalization(momentum=0.8, scale=False, center=False, epsilon=0.1)(layers.Flatten()(x))
+    model = keras.Model(given, layers.Dense(2)(x))
+    model.compile(optimizer=keras.optimizers.SGD(0.1), loss="mse")
+    x = np.random.default_rng(0).normal(3, 2, (8, 6, 6, 3)).astype(np.float32)
+    with computing_in(model, precision):
+        with one_operation_norms(model) if together else nullcontext():
+            assert together == all("call" in vars(layer) for layer in model.layers if "batch" in layer.name)
+            for _ in range(2):
+                model.train_on_batch(x, x[:, 0, 0, :2])
+    assert not any("call" in vars(layer) for layer in model.layers)
+    return [*model.get_weights(), model.predict(x, verbose=0)]
+
+for precision, most in (("float32", 1e-4), ("mixed_bfloat16", 0.05)):
+    for one, other in zip(trained(True, precision), trained(False, precision), strict=True):
+        np.testing.assert_allclose(one, other, atol=most, rtol=most)
+"""
+
+
+def test_batch_norm_in_one_operation_is_that_of_keras():
+    if not find_spec("torch"):
+        pytest.skip("torch is not installed, and only there is batch norm one operation")
+    environment = os.environ | {"KERAS_BACKEND": "torch"}
+    done = subprocess.run([sys.executable, "-c", NORMS], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr[-3000:]

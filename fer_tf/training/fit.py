@@ -30,6 +30,7 @@ from fer_tf.training.augment import Mix, Rows, augmentation_layers
 from fer_tf.training.batches import Batches, Crops, balanced_weights, resident
 from fer_tf.training.recipe import Recipe
 from fer_tf.training.run import Progress
+from fer_tf.training.torch_norm import one_operation_norms
 
 logger = logging.getLogger(__name__)
 
@@ -141,7 +142,7 @@ def _train(model: keras.Model, data: Splits, recipe: Recipe, run_dir: Path, *, l
                 if phase.name == "fine" and recipe.schedule == "plateau":
                     trainer.optimizer.learning_rate = recipe.learning_rate * recipe.gamma**progress.rate_drops
                 about = {"epoch": progress.epoch + 1, "phase": phase.name}
-                with computing_in(model, recipe.precision):
+                with computing_in(model, recipe.precision), one_operation_norms(model):
                     train, cost = _epoch(trainer, data, recipe, **about, total=total, on_step=on_step)
                 state = {"model": _values(variables), "optimizer": _values(trainer.optimizer.variables)}
                 with averaged(trainer, stage, data.train, recipe):
