@@ -52,7 +52,8 @@ def finished(tiny, tmp_path_factory):
 def test_a_run_folder_is_complete(finished, tiny):
     folder, card, recipe = finished
     expected = {"recipe.json", "data.json", "model.keras", "history.csv", "log.txt", "tensorboard", "predictions.npz"}
-    assert {p.name for p in folder.iterdir()} == expected | {"card.json", "metrics.json"}  # no lock, no checkpoint
+    expected |= {"history.png", "card.json", "metrics.json"}
+    assert {p.name for p in folder.iterdir()} == expected  # no lock, no checkpoint
     history = pd.read_csv(folder / "history.csv")
     assert list(history["phase"]) == ["head"] + ["fine"] * 5
     figures = ["nll", "accuracy", "macro_f1"]

@@ -6,9 +6,9 @@ before it, then the next joins them. The choice of the best epoch starts anew wi
 ensemble can be kept. In the published code the new branch learns ten times as fast as what was there before it, and
 joins the best epoch's weights; here all train at one rate, and growth goes on from the last epoch.
 
-The folder holds recipe.json, data.json, model.keras (the selected weights), history.csv, log.txt, tensorboard/,
-predictions.npz, card.json and metrics.json; while training also checkpoint.npz, the whole state after the last epoch,
-and lock.
+The folder holds recipe.json, data.json, model.keras (the selected weights), history.csv, history.png, log.txt,
+tensorboard/, predictions.npz, card.json and metrics.json; while training also checkpoint.npz, the whole state after the
+last epoch, and lock.
 """
 
 import logging
@@ -80,6 +80,7 @@ def fit(
         progress = _train(model, data, recipe, run_dir, log=log, on_step=on_step)
         log(verdict(progress, recipe), once=True)
         run.write_history(run_dir, progress.history)  # again: a kill may have come between checkpoint and history
+        run.draw_history(run_dir, progress.history)
         card = run.finish(run_dir, data, recipe)
         (run_dir / "checkpoint.npz").unlink()
     return card
@@ -280,7 +281,10 @@ def with_augmentation(
     x = _as_frames(x, stage.input_shape) if layers else x
     inputs = {"images": given}
     if mixup:
-        inputs |= {"partners": keras.Input((), dtype="int32"), "shares": keras.Input(())}
+        inputs |= {
+            "partners": keras.Input((), dtype="int32", name="partners"),
+            "shares": keras.Input((), name="shares"),
+        }
         x = Mix()(x, inputs["partners"], inputs["shares"])
     return keras.Model(inputs, stage(x), name="trainer")
 

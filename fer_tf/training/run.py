@@ -89,6 +89,22 @@ def write_history(run_dir: Path, history: list[dict]) -> None:
     write_atomically(run_dir / "history.csv", buffer.getvalue().encode())
 
 
+def draw_history(run_dir: Path, history: list[dict]) -> None:
+    """Draw history.png, the curves of train and valid."""
+    import matplotlib.pyplot as plt
+    import pandas as pd
+
+    from fer_tf import plots
+
+    with plt.rc_context():
+        plots.use_style()
+        figure = plots.history(pd.DataFrame(history))[0].figure
+        buffer = io.BytesIO()
+        figure.savefig(buffer, dpi=100)
+        plt.close(figure)
+    write_atomically(run_dir / "history.png", buffer.getvalue())
+
+
 class Board:
     """TensorBoard scalars in `run_dir`/tensorboard, train and valid side by side, flushed after every epoch."""
 
