@@ -84,7 +84,10 @@ def main() -> None:
         folder, found = runs / name.replace(",", "").replace(" ", "_"), []
         for seed in given.seeds:
             recipe = with_texts(base.with_(seed=seed), CHANGES[name])
-            found.append({"seed": seed} | measure(recipe, folder.with_name(f"{folder.name}_{seed}"), data))
+            figures = measure(recipe, folder.with_name(f"{folder.name}_{seed}"), data)
+            right, plain = (read_run(runs / f"{one}_{seed}").hits("valid") for one in (folder.name, "nothing"))
+            counts = {"only_right_with": int((right & ~plain).sum()), "only_right_without": int((plain & ~right).sum())}
+            found.append({"seed": seed} | figures | {"n": len(right)} | counts)
         rows.append({"change": name, "choices": CHANGES[name], "runs": found})
         given.output.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(given.output, (json.dumps(about | {"rows": rows}, indent=2) + "\n").encode())

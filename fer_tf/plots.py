@@ -340,6 +340,22 @@ def compare_models(frame: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     return ax
 
 
+def ablations(frame: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
+    """Draw what changes of a recipe do, the best on top: columns `change`, `gain` and `margin`, both in points.
+
+    Every run is a point with its margin; those of one change share a line.
+    """
+    order = frame.groupby("change")["gain"].mean().sort_values().index
+    ax = _axes(ax, 7, 0.9 + 0.3 * len(order))
+    places = order.get_indexer(frame["change"])
+    ax.axvline(0, color=QUIET, linestyle="--", linewidth=1, zorder=1)
+    ax.errorbar(frame["gain"], places, xerr=frame["margin"], fmt="o", color=SERIES[0], ecolor=SERIES[2], elinewidth=2)
+    ax.set(title="What each change does", xlabel="gain in accuracy on valid, points", yticks=range(len(order)))
+    ax.set_yticklabels(order)
+    ax.grid(axis="y", visible=False)
+    return ax
+
+
 def ladder(frame: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     """Draw throughput per rung, grouped by backend: columns `rung`, `backend`, `provider`, `frames_per_s`.
 

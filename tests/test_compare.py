@@ -12,7 +12,7 @@ import pytest
 
 from fer_tf.card import ModelCard
 from fer_tf.labels import FER2013
-from fer_tf.training.compare import ensemble, holm, paired_tests, read_run, read_runs, summary
+from fer_tf.training.compare import ensemble, holm, paired_tests, read_ablations, read_run, read_runs, summary
 from fer_tf.training.evaluate import report
 
 LABELS = np.arange(70) % 7
@@ -47,6 +47,20 @@ def test_reads_the_finished_runs_of_a_folder_in_name_order(tmp_path):
     assert [run.name for run in runs] == ["a", "b"]
     assert runs[0].metrics["test"]["accuracy"] == pytest.approx(69 / 70)
     assert runs[0].hits("test").sum() == 69 and runs[0].parameters is None
+
+
+def test_a_gain_is_counted_on_the_rows_that_one_run_alone_got_right(tmp_path):
+    run = {"seed": 0, "valid": 60.0, "n": 400, "only_right_with": 30, "only_right_without": 20}
+    same = run | {"only_right_with": 0, "only_right_without": 0}
+    rows = [
+        {"change": "nothing", "choices": [], "runs": [same]},
+        {"change": "mixup", "choices": [], "runs": [run, run]},
+    ]
+    (tmp_path / "a.json").write_text(json.dumps({"rows": rows}))
+    table = read_ablations(tmp_path / "a.json")
+    assert table["change"].tolist() == ["nothing", "mixup", "mixup"] and table["gain"].tolist() == [0, 2.5, 2.5]
+    differences = np.repeat([1, -1, 0], [30, 20, 350])
+    assert table["margin"].tolist() == pytest.approx([0, *[196 * differences.std() / 20] * 2])
 
 
 def test_an_ensemble_is_the_mean_of_its_runs_logits(tmp_path):

@@ -18,7 +18,7 @@ from fer_tf import zoo
 from fer_tf.data.labelled import LabelledClips, Splits
 from fer_tf.faces import softmax
 from fer_tf.training import fit, run
-from fer_tf.training.augment import Mix, RandomShift, Rows, augmentation_layers
+from fer_tf.training.augment import Mix, RandomShift, RandomTurn, Rows, augmentation_layers
 from fer_tf.training.batches import Batches, balanced_weights, resident
 from fer_tf.training.evaluate import report
 from fer_tf.training.folder import claim
@@ -546,7 +546,7 @@ def test_the_loss_has_smoothing_and_nll_has_not(tiny, tmp_path):
 
 def test_augmentation_is_for_training_only(tiny):
     layers = augmentation_layers(Augmentation(shift=0.2, rotate=20, zoom=0.2, brightness=0.2, contrast=0.2, erase=0.2))
-    assert len(layers) == 7 and not augmentation_layers(STILL)
+    assert len(layers) == 6 and not augmentation_layers(STILL)
     crops = tiny.valid.crops(32)[:4].astype(np.float32)
     for layer in layers:
         np.testing.assert_array_equal(keras.ops.convert_to_numpy(layer(crops, training=False)), crops)
@@ -563,6 +563,22 @@ def test_a_random_shift_moves_whole_pixels():
         assert places
         seen |= set(places)
     assert len(seen) > 8
+
+
+def test_a_random_turn_goes_about_the_centre():
+    y, x = np.mgrid[-3.5:4, -3.5:4].astype(np.float32)
+    inside = np.hypot(y, x) < 2.6  # what a turn by 30 degrees and a zoom of 0.2 never take from beyond the border
+    images = np.broadcast_to(np.stack([y, x], axis=-1), (20, 8, 8, 2))
+    seen = set()
+    for turned in keras.ops.convert_to_numpy(RandomTurn(30.0, 0.2)(images, training=True)):
+        linear, *_ = np.linalg.lstsq(np.stack([y[inside], x[inside]], axis=1), turned[inside], rcond=None)
+        np.testing.assert_allclose(np.stack([y[inside], x[inside]], axis=1) @ linear, turned[inside], atol=1e-4)
+        size = np.sqrt(np.linalg.det(linear))  # a rotation, enlarged: what is looked up lies 1 / zoom as far out
+        np.testing.assert_allclose(linear @ linear.T, size**2 * np.eye(2), atol=1e-4)
+        angle = np.degrees(np.arctan2(linear[0, 1], linear[0, 0]))
+        assert 1 / 1.2 <= size <= 1 / 0.8 and abs(angle) <= 30
+        seen.add(round(angle))
+    assert len(seen) > 8 and min(seen) < 0 < max(seen)
 
 
 def test_rows_on_the_device_are_the_crops_of_the_host(tiny, monkeypatch):

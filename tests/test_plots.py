@@ -34,6 +34,7 @@ HISTORY = pd.DataFrame(
 MODELS = pd.DataFrame(
     {"model": ["a", "b", "c"], "accuracy": [0.6, 0.7, 0.5], "low": [0.58, 0.69, 0.4], "high": [0.63, 0.71, 0.6]}
 )
+GAINS = pd.DataFrame({"change": ["x", "y", "x"], "gain": [1.0, -2.0, 2.0], "margin": [0.5, 0.5, 1.0]})
 RUNGS = pd.DataFrame(
     [
         {"rung": rung, "backend": backend, "provider": provider, "frames_per_s": speed}
@@ -55,6 +56,7 @@ ON_ONE = {  # figures on one Axes
     "reliability": lambda ax=None: plots.reliability(P, TRUE, ax=ax),
     "compare_models": lambda ax=None: plots.compare_models(MODELS, ax=ax),
     "learning_curves": lambda ax=None: plots.learning_curves({"lenet": HISTORY, "vgg": HISTORY[:3]}, ax=ax),
+    "ablations": lambda ax=None: plots.ablations(GAINS, ax=ax),
     "ladder": lambda ax=None: plots.ladder(RUNGS, ax=ax),
     "timeline": lambda ax=None: plots.timeline(TIMES, ax=ax),
     "position_similarity": lambda ax=None: plots.position_similarity(RNG.normal(size=(36, 8)), ax=ax),
@@ -125,6 +127,12 @@ def test_confusion_shows_row_shares_and_counts_and_an_empty_row_as_zero():
 def test_reliability_names_the_same_ece_as_the_evaluation():
     ece = expected_calibration_error(P, TRUE)
     assert f"ECE {ece:.1%}" in plots.reliability(P, TRUE).get_title(loc="left")
+
+
+def test_ablations_name_the_best_change_on_top():
+    ax = plots.ablations(GAINS)
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["y", "x"]
+    assert ax.containers[0].lines[0].get_xydata().tolist() == [[1, 1], [-2, 0], [2, 1]]
 
 
 def test_learning_curves_run_over_the_seconds_so_far():

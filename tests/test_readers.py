@@ -253,6 +253,7 @@ def test_votes_stand_beside_fer2013s_own_labels(data_dir):
     plain, voted = load("fer2013", data_dir=data_dir), load("fer2013", labels="fer2013-votes", data_dir=data_dir)
     np.testing.assert_array_equal(plain.train.labels, voted.train.labels)
     assert voted.emotions == labels.FER2013 and plain.train.distributions is None
+    assert (voted.name, voted.fingerprint) == (plain.name, plain.fingerprint)  # so their runs can be compared
     np.testing.assert_allclose(voted.train.distributions.sum(axis=1), 1, atol=1e-6)
     votes = np.zeros((3, 10), np.uint8)
     votes[0, [VOTES_COLUMNS.index("happiness"), VOTES_COLUMNS.index("contempt")]] = 6, 4

@@ -134,15 +134,17 @@ class Splits:
 
     @cached_property
     def fingerprint(self) -> str:
-        """16 hex digits over every pixel, label, vote, affect and split: equal only for equal data."""
+        """16 hex digits over every pixel, label, affect and split: equal only for equal faces, judged by equal labels.
+
+        Votes are left out: they teach, and runs with and without them are judged alike.
+        """
         digest = hashlib.blake2b(digest_size=8)
         for split, faces in self.items():
             digest.update(f"{split} {faces.emotions} {faces.images.shape}".encode())
             digest.update(faces.hashes.tobytes())
             digest.update(np.ascontiguousarray(faces.labels, dtype="<i8"))
-            for told in (faces.distributions, faces.affect):
-                if told is not None:
-                    digest.update(np.ascontiguousarray(told, dtype="<f4"))
+            if faces.affect is not None:
+                digest.update(np.ascontiguousarray(faces.affect, dtype="<f4"))
         return digest.hexdigest()
 
     @cached_property

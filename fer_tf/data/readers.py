@@ -126,10 +126,11 @@ def _csv_splits(path: Path, rule: str, data_dir: Path) -> Splits:
         distributions=distributions if rule in ("fer2013-votes", "ferplus-distribution") else None,
     )
     usage = faces["usage"][rows]
-    name = rule if rule != "fer2013" or path.name in CSV_FILES else path.stem
+    judged = rule.removesuffix("-votes")  # FER2013's own labels, with votes beside them or not
+    name = judged if judged != "fer2013" or path.name in CSV_FILES else path.stem
     terms = FER2013_TERMS if rule == "fer2013" else FERPLUS_TERMS
     if not is_published(faces):
-        name = f"{name} (not as published)" if name == rule else name
+        name = f"{name} (not as published)" if name == judged else name
         terms = f"the terms of the images in {path.name}, which are not FER2013 as published"
     return Splits(
         train=everything.take(usage == 0),

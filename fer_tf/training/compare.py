@@ -172,6 +172,23 @@ def paired_tests(runs: Sequence[Run], *, split: str = "test") -> list[Paired]:
     return [replace(test, p_holm=p) for test, p in zip(tests, holm([test.p for test in tests]), strict=True)]
 
 
+def read_ablations(path: Path):
+    """Return what benchmarks/ablations.py wrote as a pandas table, one row per run.
+
+    change, seed, valid, ten views   the accuracies in per cent
+    gain, margin                     points over the run of this seed without a change, and its 95 % margin by the rows
+                                     of valid that only one of the two named rightly: valid's chance, not the seed's
+    """
+    import pandas as pd
+
+    rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
+    table = pd.DataFrame([{"change": row["change"]} | run for row in rows for run in row["runs"]])
+    with_, without, n = table["only_right_with"], table["only_right_without"], table["n"]
+    table["gain"] = 100 * (with_ - without) / n
+    table["margin"] = 196 * np.sqrt(with_ + without - (with_ - without) ** 2 / n) / n
+    return table
+
+
 def holm(p: Sequence[float]) -> list[float]:
     """Return p-values adjusted for being several, in the given order (Holm 1979)."""
     adjusted, highest = [1.0] * len(p), 0.0
