@@ -29,6 +29,7 @@ class Faces:
 
     frame_index  position in the clip, from 0
     time_s       presentation time in seconds
+    read_at      when the frame was decoded, by `time.perf_counter`
     image        uint8 (height, width, 3), RGB
     xyxy         float32 (n, 4): left, top, right, bottom in pixels of `image`
     score        float32 (n,): the detector's confidence, 0..1
@@ -45,6 +46,7 @@ class Faces:
     track_id: np.ndarray | None = None
     logits: np.ndarray | None = None
     embedding: np.ndarray | None = None
+    read_at: float = 0.0
 
     def __post_init__(self):
         if self.image.dtype != np.uint8 or self.image.ndim != 3 or self.image.shape[2] != 3:

@@ -196,3 +196,21 @@ def test_the_wing_works_where_tensorflow_is_absent(model):
 def test_importing_the_wing_loads_nothing_heavy():
     printed = subprocess.run([sys.executable, "-c", COLD], capture_output=True, text=True, check=True).stdout
     assert printed == "[]\n"
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_several_calls_in_flight_are_those_one_by_one(backend):
+    crops = np.random.default_rng(0).integers(0, 256, (6, 3, 48, 48, 3), np.uint8)
+    alone, engine = load_engine("lenet", backend=backend), load_engine("lenet", backend=backend, requests=2)
+    with engine.in_flight() as start:
+        found = [wait() for wait in [start(given) for given in crops]]
+        with pytest.raises(ValueError, match="crops must be uint8"):
+            start(crops[0].astype(np.float32))()
+    for given, logits in zip(crops, found, strict=True):
+        np.testing.assert_allclose(logits, alone.logits(given), atol=1e-5)
+        np.testing.assert_allclose(logits, engine.logits(given), atol=1e-5)
+
+
+def test_at_least_one_call():
+    with pytest.raises(ValueError, match="requests must be at least 1, got 0"):
+        load_engine("lenet", requests=0)

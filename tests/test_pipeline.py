@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from fer_tf.inference.pipeline import Stage, StageError, interrupts_held, run
+from fer_tf.inference.pipeline import Stage, StageError, in_order, interrupts_held, run
 
 pytestmark = pytest.mark.usefixtures("no_thread_is_left")
 
@@ -203,3 +203,81 @@ def test_a_hung_stage_is_named():
 def test_refuses_what_cannot_work(stages, depth, words):
     with pytest.raises(ValueError, match=words):
         list(run([1], stages, depth=depth))
+
+
+def test_helpers_work_at_once_and_keep_the_order(threaded):
+    together, most, lock, met = [0], [0], threading.Lock(), threading.Barrier(3)
+
+    def work(item):
+        with lock:
+            together[0] += 1
+            most[0] = max(most[0], together[0])
+        if item < 3:
+            met.wait(30)  # all three are inside at the same time, or this fails
+        time.sleep(random.Random(item).choice([0, 0, 0.002]))
+        with lock:
+            together[0] -= 1
+        return item, threading.current_thread()
+
+    stage = Stage("work", lambda items: in_order([work] * 3, items))
+    times = {}
+    found = list(run(range(200), [stage, each("last", tuple)], threaded=threaded, times=times))
+    assert [item for item, _ in found] == list(range(200))
+    assert most[0] <= 3 and len({thread for _, thread in found}) > 1 and times["work"].cpu_s > 0
+
+
+def test_a_helper_that_fails_loses_only_what_comes_after(threaded):
+    got = []
+    stage = Stage("work", lambda items: in_order([failing(20, ValueError("no"))] * 3, items))
+    with pytest.raises(StageError, match="work: no"):
+        drain(run(range(100), [stage], threaded=threaded), got)
+    assert got == list(range(20))
+
+
+def test_what_is_done_is_not_held_back_for_what_may_come():
+    """Helpers give a slow source's items one by one; a batch is given as soon as nothing more is there."""
+    arrived, seen = threading.Semaphore(0), []
+
+    def source():
+        for item in range(5):
+            assert arrived.acquire(timeout=30)
+            yield item
+
+    def patient(items):
+        held = []
+        for item in items:
+            held.append(item)
+            if not items.ready():
+                yield held
+                held = []
+
+    stages = [Stage("work", lambda items: in_order([abs] * 2, items)), Stage("gather", patient), each("last", list)]
+    results = run(source(), stages)
+    for item in range(5):
+        arrived.release()
+        seen += next(results)
+        assert seen == list(range(item + 1))
+    assert list(results) == []
+
+
+def test_ready_waits_for_the_next_item_and_no_longer(threaded):
+    open_ = threading.Event()
+
+    def source():
+        yield 1
+        assert open_.wait(30)
+        yield 2
+
+    told = []
+
+    def ask(items):
+        for item in items:
+            told.append(items.ready(0.01))
+            open_.set()
+            told.append(items.ready(30))
+            yield item
+
+    if not threaded:
+        open_.set()
+    assert list(run(source(), [Stage("ask", ask), each("last", abs)], threaded=threaded)) == [1, 2]
+    assert told == [not threaded, True, True, True]

@@ -17,7 +17,7 @@ from fer_tf.files import check_writable, write_atomically
 from fer_tf.inference.clips import probe
 from fer_tf.inference.detect import Detector
 from fer_tf.inference.engine import BACKENDS, load_engine, resolve_model
-from fer_tf.inference.video import BATCH, VideoError, VideoInterrupted, VideoSummary, annotate_video
+from fer_tf.inference.video import BATCH, VideoError, VideoInterrupted, VideoSummary, annotate_video, percentiles
 
 PACKAGES = ("numpy", "opencv-python-headless", "onnxruntime-openvino", "openvino", "av")
 
@@ -104,13 +104,6 @@ def time_engine(engine, *, batch: int = 1, runs: int = 100, warmup: int = 10, se
         "images_per_s": batch * runs / sum(timed.seconds),
         "latency_ms": percentiles(timed.seconds),
     }
-
-
-def percentiles(seconds: Sequence[float]) -> dict[str, float] | None:
-    """Return p50, p95 and p99 in milliseconds; None for no values."""
-    if not len(seconds):
-        return None
-    return {f"p{q}": float(np.percentile(seconds, q) * 1000) for q in (50, 95, 99)}
 
 
 def host() -> dict:

@@ -26,11 +26,15 @@ CUT_SHORT_S = 0.5
 
 
 class Frame(NamedTuple):
-    """One picture of a clip: position from 0, seconds since the first one, uint8 RGB (height, width, 3)."""
+    """One picture of a clip: position from 0, seconds since the first one, uint8 RGB (height, width, 3).
+
+    read_at  when it came, by `time.perf_counter`
+    """
 
     index: int
     time_s: float
     image: np.ndarray
+    read_at: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,7 +206,7 @@ def _file(path: Path) -> Iterator[Frame]:
             time_s = frame.time if frame.time is not None else index / float(_rate(stream))
             ended_s = time_s + float((frame.duration or 0) * (frame.time_base or 0))
             began_s = time_s if began_s is None else began_s
-            yield Frame(index, time_s - began_s, image)
+            yield Frame(index, time_s - began_s, image, time.perf_counter())
         stated_s = _stated_s(container, stream)
         if index < 0:
             raise ValueError(f"{path} holds no frame: check how it was made")
@@ -269,7 +273,8 @@ def _camera(index: int) -> Iterator[Frame]:
             arrived, image = capture.read()
             if not arrived:
                 raise OSError(f"camera {index} stopped after {count} frames")
-            yield Frame(count, time.perf_counter() - started, cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
+            now = time.perf_counter()
+            yield Frame(count, now - started, cv2.cvtColor(image, cv2.COLOR_BGR2RGB), now)
             count += 1
     finally:
         capture.release()

@@ -69,12 +69,15 @@ def load_detector(
     return DETECTORS[name](pixels, min_score, model)
 
 
-def crop_faces(image: np.ndarray, xyxy: np.ndarray, *, image_size: int, scale: float = 1.0) -> np.ndarray:
+def crop_faces(
+    image: np.ndarray, xyxy: np.ndarray, *, image_size: int, scale: float = 1.0, out: np.ndarray | None = None
+) -> np.ndarray:
     """Return square crops uint8 (n, image_size, image_size, 3) around the boxes float32 (n, 4) of an RGB image.
 
-    A crop's side is `scale` times the longer side of its box; where it leaves the image, the border is repeated.
+    A crop's side is `scale` times the longer side of its box; where it leaves the image, the border is repeated. They
+    are written to `out` where that is given.
     """
-    crops = np.empty((len(xyxy), image_size, image_size, 3), np.uint8)
+    crops = np.empty((len(xyxy), image_size, image_size, 3), np.uint8) if out is None else out
     height, width = image.shape[:2]
     for crop, (left, top, right, bottom) in zip(crops, xyxy, strict=True):
         side = max(1, round(scale * max(right - left, bottom - top)))
@@ -84,9 +87,11 @@ def crop_faces(image: np.ndarray, xyxy: np.ndarray, *, image_size: int, scale: f
         zoom = image_size / side
         u0, u1 = _within(image_size, (x0 - x) * zoom, (x1 - x) * zoom)
         v0, v1 = _within(image_size, (y0 - y) * zoom, (y1 - y) * zoom)
-        inside = cv2.resize(image[y0:y1, x0:x1], (u1 - u0, v1 - v0), interpolation=resize_method(zoom))
         margins = v0, image_size - v1, u0, image_size - u1
-        crop[:] = cv2.copyMakeBorder(inside, *margins, cv2.BORDER_REPLICATE) if any(margins) else inside
+        inside = None if any(margins) else crop  # a whole crop is written where it belongs
+        inside = cv2.resize(image[y0:y1, x0:x1], (u1 - u0, v1 - v0), inside, interpolation=resize_method(zoom))
+        if any(margins):
+            crop[:] = cv2.copyMakeBorder(inside, *margins, cv2.BORDER_REPLICATE)
     return crops
 
 

@@ -1,7 +1,9 @@
 """`Engine`: uint8 face crops in, logits out, on ONNX Runtime or OpenVINO. The model card comes out of the ONNX file."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -15,17 +17,22 @@ from fer_tf.faces import LUMA, check_crops
 PROVIDERS = {"openvino-provider": "OpenVINOExecutionProvider", "cpu": "CPUExecutionProvider"}
 BACKENDS = (*PROVIDERS, "openvino")
 """What `load_engine` takes as backend, beside any other ONNX Runtime provider's own name."""
+PATIENCE_S = 120.0
+"""How long a call may take before it counts as hung."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Engine:
-    """A loaded model. Call it from one thread at a time.
+    """A loaded model. Call it from one thread at a time, or from `requests` threads.
 
     card      what the model says about itself
     backend   what was asked for
     provider  what runs it
     outputs   name -> shape without n: "logits" and, where the model has them, others such as "embedding"
     infer     uint8 (n, *card.input_shape), n > 0 -> the outputs in their order
+    requests  calls that may be in flight at the same time
+    begin     starts a call and returns its future, where the runtime has a queue of its own; else None. The crops must
+              stay as they are until it is done
     """
 
     path: Path
@@ -34,6 +41,8 @@ class Engine:
     provider: str
     outputs: dict[str, tuple[int, ...]]
     infer: Callable[[np.ndarray], list[np.ndarray]]
+    requests: int = 1
+    begin: Callable[[np.ndarray], Future] | None = None
 
     def run(self, crops: np.ndarray) -> dict[str, np.ndarray]:
         """Return every output as the file gives it, float32 (n, ...), for RGB crops uint8 (n, *card.input_shape).
@@ -47,7 +56,34 @@ class Engine:
 
     def logits(self, crops: np.ndarray) -> np.ndarray:
         """Return float32 (n, emotions) over the card's temperature for RGB crops uint8 (n, *card.input_shape)."""
-        logits = self.run(crops)["logits"] / np.float32(self.card.temperature)
+        return self._judged(self.run(crops)["logits"])
+
+    @contextmanager
+    def in_flight(self) -> Iterator[Callable[[np.ndarray], Callable[[], np.ndarray]]]:
+        """Yield what starts a call, blocking while `requests` are in flight, and returns what waits for its logits.
+
+        Crops as in `logits`, n > 0, which must stay as they are until then. All calls have ended after the block.
+        """
+        if self.begin:
+            begun: set[Future] = set()
+
+            def start(crops: np.ndarray) -> Callable[[], np.ndarray]:
+                check_crops(crops, self.card.input_shape)
+                future = self.begin(crops)
+                begun.add(future)
+                future.add_done_callback(begun.discard)
+                return lambda: self._judged(future.result(PATIENCE_S)[0])
+
+            try:
+                yield start
+            finally:
+                wait(set(begun), PATIENCE_S)
+        else:
+            with ThreadPoolExecutor(self.requests, thread_name_prefix="stage request") as pool:
+                yield lambda crops: pool.submit(self.logits, crops).result
+
+    def _judged(self, logits: np.ndarray) -> np.ndarray:
+        logits = logits / np.float32(self.card.temperature)
         if not np.isfinite(logits).all():
             raise ValueError(
                 f"{self.card.name} gives logits that are not finite: its weights are damaged, export it anew"
@@ -63,6 +99,7 @@ class _Loaded(NamedTuple):
     outputs: dict[str, tuple[str, tuple]]
     card_json: str | None
     infer: Callable[[np.ndarray], list[np.ndarray]]
+    begin: Callable[[np.ndarray], Future] | None = None
 
 
 def load_engine(
@@ -70,6 +107,7 @@ def load_engine(
     *,
     backend: str = "openvino-provider",
     threads: int | None = None,
+    requests: int = 1,
     card: ModelCard | None = None,
 ) -> Engine:
     """Load a model on one backend, or raise: there is no silent change to another.
@@ -78,6 +116,7 @@ def load_engine(
     backend       "openvino-provider" (ONNX Runtime with OpenVINO inside), "cpu" (ONNX Runtime alone), "openvino"
                   (OpenVINO alone), or another ONNX Runtime provider by its name, such as "CUDAExecutionProvider"
     threads       cores that the model may use; None leaves the choice to the runtime
+    requests      calls that may be in flight at the same time; several share the threads, one each if None
     card          for a model that carries none and has none beside it: a card.json that names the file and its sha256
 
     Raises FileNotFoundError for an unknown model, ValueError for a file that is no such model, RuntimeError for a
@@ -86,7 +125,9 @@ def load_engine(
     path = resolve_model(path_or_name)
     if threads is not None and threads < 1:
         raise ValueError(f"threads must be at least 1, got {threads}: leave it out to let the runtime choose")
-    loaded = (_openvino if backend == "openvino" else _onnxruntime)(path, backend, threads)
+    if requests < 1:
+        raise ValueError(f"requests must be at least 1, got {requests}")
+    loaded = (_openvino if backend == "openvino" else _onnxruntime)(path, backend, threads, requests)
     if card is None:
         card = _card_beside(path) if loaded.card_json is None else _card_inside(path, loaded.card_json)
     grey = card.layout == "NCHW"
@@ -98,16 +139,25 @@ def load_engine(
             f"output float32 (n, {len(card.emotions)}), but they are {loaded.inputs} and {loaded.outputs}: "
             "export it anew"
         )
-    batch, infer = loaded.inputs[0][1][0], loaded.infer
+    batch, infer, begin = loaded.inputs[0][1][0], loaded.infer, loaded.begin
     if batch not in (None, 1):
         raise ValueError(f"{path} takes exactly {batch} faces at a time: export it with a free batch, or with one of 1")
     if batch == 1:
-        infer = _one_by_one(infer)
+        infer, begin = _one_by_one(infer), None
     if grey:
-        infer = _in_grey(infer)
+        infer, begin = _in_grey(infer), begin and _in_grey(begin)
     outputs = {name: shape[1:] for name, (_, shape) in loaded.outputs.items()}
     outputs = {"logits": outputs.pop(next(iter(outputs))), **outputs}  # others may call their first output as they like
-    return Engine(path=path, card=card, backend=backend, provider=loaded.provider, outputs=outputs, infer=infer)
+    return Engine(
+        path=path,
+        card=card,
+        backend=backend,
+        provider=loaded.provider,
+        outputs=outputs,
+        infer=infer,
+        requests=requests,
+        begin=begin,
+    )
 
 
 def resolve_model(name_or_path: Path | str) -> Path:
@@ -172,7 +222,7 @@ def _in_grey(infer: Callable) -> Callable:
     return lambda crops: infer((crops @ LUMA)[:, None])
 
 
-def _onnxruntime(path: Path, backend: str, threads: int | None) -> _Loaded:
+def _onnxruntime(path: Path, backend: str, threads: int | None, requests: int) -> _Loaded:
     import onnxruntime
 
     provider = PROVIDERS.get(backend, backend)
@@ -192,9 +242,12 @@ def _onnxruntime(path: Path, backend: str, threads: int | None) -> _Loaded:
         session_options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     if provider == PROVIDERS["openvino-provider"]:
         session_options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-        provider_options = {"device_type": "CPU", "load_config": json.dumps({"CPU": _openvino_config(threads)})}
-    elif threads:
-        session_options.intra_op_num_threads = threads
+        provider_options = {
+            "device_type": "CPU",
+            "load_config": json.dumps({"CPU": _openvino_config(threads, requests)}),
+        }
+    elif threads or requests > 1:
+        session_options.intra_op_num_threads = max(1, (threads or requests) // requests)
     try:
         session = onnxruntime.InferenceSession(path, session_options, providers=[(provider, provider_options)])
     except Exception as error:  # ONNX Runtime's errors share no narrower base
@@ -219,7 +272,7 @@ def _onnxruntime_port(port) -> tuple[str, tuple]:
     return {"float": "float32"}.get(dtype, dtype), tuple(d if isinstance(d, int) else None for d in port.shape)
 
 
-def _openvino(path: Path, backend: str, threads: int | None) -> _Loaded:
+def _openvino(path: Path, backend: str, threads: int | None, requests: int) -> _Loaded:
     import openvino
     from openvino.frontend import FrontEndManager
 
@@ -230,12 +283,27 @@ def _openvino(path: Path, backend: str, threads: int | None) -> _Loaded:
         raise ValueError(_unreadable(path)) from error
     if not model.inputs:  # an empty file is read as an empty model
         raise ValueError(_unreadable(path))
-    compiled = openvino.Core().compile_model(model, "CPU", _openvino_config(threads))
-    request = compiled.create_infer_request()
+    compiled = openvino.Core().compile_model(model, "CPU", _openvino_config(threads, requests))
+    queue = openvino.AsyncInferQueue(compiled, requests) if requests > 1 else None
+    request = None if queue else compiled.create_infer_request()
 
     def infer(crops: np.ndarray) -> list[np.ndarray]:
+        if queue:
+            return begin(crops).result(PATIENCE_S)
         results = request.infer([crops], share_inputs=True)
         return [results[port] for port in compiled.outputs]
+
+    def begin(crops: np.ndarray) -> Future:
+        future: Future = Future()
+        future.set_running_or_notify_cancel()
+        queue.start_async([crops], (future, crops), share_inputs=True)
+        return future
+
+    def done(request, given: tuple[Future, np.ndarray]) -> None:
+        given[0].set_result([np.array(tensor.data) for tensor in request.output_tensors])  # the request's own memory
+
+    if queue:
+        queue.set_callback(done)
 
     key = ["framework", METADATA_KEY]
     return _Loaded(
@@ -244,6 +312,7 @@ def _openvino(path: Path, backend: str, threads: int | None) -> _Loaded:
         outputs={port.any_name: _openvino_port(port) for port in compiled.outputs},
         card_json=str(model.get_rt_info(key).value) if model.has_rt_info(key) else None,
         infer=infer,
+        begin=begin if queue else None,
     )
 
 
@@ -252,10 +321,12 @@ def _openvino_port(port) -> tuple[str, tuple]:
     return np.dtype(port.element_type.to_dtype()).name, shape
 
 
-def _openvino_config(threads: int | None) -> dict[str, str]:
-    """One batch at a time as fast as it goes. Every value is text because the provider takes JSON text."""
-    config = {
-        "PERFORMANCE_HINT": "LATENCY",
+def _openvino_config(threads: int | None, requests: int) -> dict[str, str]:
+    """One batch at a time as fast as it goes, or several on a stream each. All text: the provider takes JSON text."""
+    pace = {"PERFORMANCE_HINT": "LATENCY"}
+    if requests > 1:
+        pace, threads = {"NUM_STREAMS": str(requests)}, threads or requests
+    config = pace | {
         "INFERENCE_PRECISION_HINT": "f32",  # where a CPU has bfloat16 the default is that, 1e-3 off
         "ENABLE_CPU_PINNING": "NO",  # a thread pinned to a core that others use waits up to a second for it
     }

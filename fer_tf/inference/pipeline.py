@@ -11,10 +11,12 @@ gone, and what was finished before arrives.
 import signal
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from queue import Empty, Queue
+from queue import Empty, Queue, SimpleQueue
 from typing import Any
 
 GRACE_S = 10.0
@@ -25,15 +27,23 @@ _END = object()
 @dataclass(frozen=True)
 class Stage:
     name: str
-    apply: Callable[[Iterator], Iterator]
+    apply: Callable[["Items"], Iterator]
 
 
 @dataclass
 class StageTime:
-    """items: how many the stage gave; busy_s: seconds in the stage itself, without waiting for either neighbour."""
+    """What a stage did.
+
+    items   how many it gave
+    busy_s  seconds in the stage itself, without waiting for either neighbour
+    cpu_s   seconds of a core that its threads took; not those of threads that a library keeps to itself
+    queued  items that lay in front of it whenever it took one, summed over all
+    """
 
     items: int = 0
     busy_s: float = 0.0
+    cpu_s: float = 0.0
+    queued: int = 0
 
 
 class StageError(RuntimeError):
@@ -79,22 +89,70 @@ def run(
         raise failures[0]
 
 
+class Items:
+    """What comes to a stage, in order: an iterator that also tells whether the next item is there already.
+
+    spent  the stage's own `StageTime`, for what its helpers take
+    """
+
+    def __init__(self, take: Callable[[float | None], Any], spent: StageTime, *, queue: Queue | None = None):
+        self._take, self._queue, self.spent = take, queue, spent
+        self._held, self._over = [], False
+        self.waited_s = self.waited_cpu_s = 0.0  # for the stage before
+        self.waiting = False
+
+    def __iter__(self) -> "Items":
+        return self
+
+    def __next__(self) -> Any:
+        if self._over:
+            raise StopIteration
+        if self._queue:
+            self.spent.queued += self._queue.qsize() + len(self._held)
+        item = self._held.pop() if self._held else self._clocked(None)
+        if item is _END:
+            self._over = True
+            raise StopIteration
+        return item
+
+    def ready(self, timeout_s: float = 0.0) -> bool:
+        """Tell whether the next item, or the end, is there within so many seconds.
+
+        Where stages run one after the other it always is: to take it is to make it.
+        """
+        if self._queue and not self._over and not self._held:
+            try:
+                self._held.append(self._clocked(timeout_s))
+            except Empty:
+                return False
+        return True
+
+    def _clocked(self, timeout_s: float | None) -> Any:
+        started, cpu, self.waiting = time.perf_counter(), time.thread_time(), True
+        try:
+            return self._take(timeout_s)
+        finally:
+            self.waiting = False
+            self.waited_s += time.perf_counter() - started
+            self.waited_cpu_s += time.thread_time() - cpu
+
+
 class _Link:
     """One stage at work: measures it, and turns its failure into an early end and a line in `failures`."""
 
     def __init__(self, stage: Stage, spent: StageTime, failures: list[StageError]):
         self.stage, self.spent, self.failures = stage, spent, failures
-        self.waited_s, self.waiting = 0.0, False  # for the stage before
         self.needed = True
 
-    def items(self, before: Iterator) -> Iterator:
+    def items(self, before: Items) -> Iterator:
         items = iter(())
         try:
-            items = self.stage.apply(self._clocked(before))
+            items = self.stage.apply(before)
             while True:
-                started, waited = time.perf_counter(), self.waited_s
+                started, cpu = time.perf_counter() - before.waited_s, time.thread_time() - before.waited_cpu_s
                 item = next(items, _END)
-                self.spent.busy_s += time.perf_counter() - started - (self.waited_s - waited)
+                self.spent.busy_s += time.perf_counter() - before.waited_s - started
+                self.spent.cpu_s += time.thread_time() - before.waited_cpu_s - cpu
                 if item is _END:
                     return
                 self.spent.items += 1
@@ -107,21 +165,45 @@ class _Link:
         finally:
             _close(items)
 
-    def _clocked(self, before: Iterator) -> Iterator:
-        while True:
-            started, self.waiting = time.perf_counter(), True
-            item = next(before, _END)
-            self.waiting = False
-            self.waited_s += time.perf_counter() - started
-            if item is _END:
-                return
-            yield item
+
+def in_order(functions: Sequence[Callable], items: Items) -> Iterator:
+    """Yield function(item) for every item, in their order, with a thread for each of the functions.
+
+    All of them do the same work, each with tools of its own. What is done is held back only as long as more items are
+    there to begin with.
+    """
+    if len(functions) == 1:
+        yield from map(functions[0], items)
+        return
+    free: SimpleQueue = SimpleQueue()
+    for function in functions:
+        free.put(function)
+
+    def work(item: Any) -> tuple[Any, float]:
+        function, cpu = free.get(), time.thread_time()
+        try:
+            return function(item), time.thread_time() - cpu
+        finally:
+            free.put(function)
+
+    def finished(future: Future) -> Any:
+        found, cpu = future.result()
+        items.spent.cpu_s += cpu
+        return found
+
+    with ThreadPoolExecutor(len(functions), thread_name_prefix="stage helper") as pool:
+        flying: deque[Future] = deque()
+        for item in items:
+            flying.append(pool.submit(work, item))
+            while flying and (len(flying) > len(functions) or flying[0].done() or not items.ready()):
+                yield finished(flying.popleft())
+        yield from map(finished, flying)
 
 
 def _chained(links: list[_Link]) -> Iterator:
     chain = [iter(())]
     for link in links:
-        chain.append(link.items(chain[-1]))
+        chain.append(link.items(Items(lambda _, before=chain[-1]: next(before, _END), link.spent)))
     try:
         yield from chain[-1]
     finally:
@@ -135,33 +217,36 @@ def _threaded(links: list[_Link], depth: int, patience_s: float) -> Iterator:
     hung = False
 
     def work(number: int) -> None:
-        inbox, outbox = inboxes[number], queues[number]
-        items = workers[number].items(inbox)
+        items = workers[number].items(inboxes[number])
         try:
             for item in items:
-                outbox.put(item)
+                queues[number].put(item)
                 if not workers[number].needed:
                     break
         finally:
             items.close()
             _dismiss(workers[:number])
-            outbox.put(_END)
-            for _ in inbox:
+            queues[number].put(_END)
+            for _ in inboxes[number]:
                 pass
 
-    def take() -> Any:
+    def take(timeout_s: float | None) -> Any:
+        """For the last stage, whose patience ends."""
         nonlocal hung
         try:
-            return queues[-1].get(timeout=patience_s)
+            return queues[-1].get(timeout=patience_s if timeout_s is None else timeout_s)
         except Empty:
+            if timeout_s is not None:
+                raise
             hung, queues[-1].maxsize = True, 0  # unbounded: whoever wakes later finds room to end
-            busy = next(link.stage.name for link in reversed(workers) if not link.waiting)
-            raise StageError(busy, f"gave nothing for {patience_s:g} seconds") from None
+            busy = next(n for n in reversed(range(len(workers))) if not inboxes[n].waiting)
+            raise StageError(workers[busy].stage.name, f"gave nothing for {patience_s:g} seconds") from None
 
-    # Such an iterator is exhausted for good by the first end mark.
-    inboxes = [iter(()), *(iter(queue.get, _END) for queue in queues[:-1])]
-    inbox = iter(take, _END) if queues else iter(())
-    results = last.items(inbox)
+    inboxes = [Items(lambda _: _END, links[0].spent)]
+    for link, queue in zip(links[1:], queues, strict=True):
+        get = take if link is last else lambda timeout_s, queue=queue: queue.get(timeout=timeout_s)
+        inboxes.append(Items(get, link.spent, queue=queue))
+    results = last.items(inboxes[-1])
     threads = [
         threading.Thread(target=work, args=(number,), name=f"stage {link.stage.name}", daemon=True)
         for number, link in enumerate(workers)
@@ -176,7 +261,7 @@ def _threaded(links: list[_Link], depth: int, patience_s: float) -> Iterator:
             results.close()
             _dismiss(workers)
             if not hung:  # a hung thread cannot be ended; as a daemon it does not keep the program alive
-                for _ in inbox:
+                for _ in inboxes[-1]:
                     pass
                 for thread in threads:
                     thread.join()

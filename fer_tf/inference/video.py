@@ -1,27 +1,32 @@
 """Emotions in pictures, clips and cameras: decode, detect, crop, classify in batches, draw, encode."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, closing
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from fer_tf.data.images import read_image
 from fer_tf.faces import Faces
 from fer_tf.files import check_writable
 from fer_tf.inference.annotate import draw
+from fer_tf.inference.batch import Batches
 from fer_tf.inference.clips import Frame, VideoWriter, check_size, is_camera, probe, read_frames
 from fer_tf.inference.clips import write_video as write_video
 from fer_tf.inference.detect import Detector, crop_faces
 from fer_tf.inference.live import OnFrame
-from fer_tf.inference.pipeline import Stage, StageError, StageTime, interrupts_held, run
+from fer_tf.inference.pipeline import Stage, StageError, StageTime, in_order, interrupts_held, run
 from fer_tf.inference.table import FORMATS, FaceTable
 from fer_tf.inference.track import Tracker, Windows
 
+LATENCIES = 100_000
+"""Frames, the last ones, whose latencies are kept."""
 BATCH = 8
 """Faces of a file to classify at once, and frames that may wait between two stages; for a camera both are 1."""
 
@@ -37,7 +42,8 @@ def infer_image(path_or_array: Path | str | np.ndarray, *, engine, detector: Det
             "or take a model for pictures"
         )
     image = path_or_array if isinstance(path_or_array, np.ndarray) else read_image(path_or_array)
-    faces, crops = _cropped(_detected(Frame(0, 0.0, image), detector), detector, engine.card.image_size)
+    faces = _detected(Frame(0, 0.0, image), detector)
+    crops = crop_faces(image, faces.xyxy, image_size=engine.card.image_size, scale=detector.scale)
     return faces.with_(logits=engine.logits(crops))
 
 
@@ -45,8 +51,10 @@ def stream(
     source: Path | str | int,
     *,
     engine,
-    detector: Detector,
+    detector: Detector | Sequence[Detector],
     batch: int | None = None,
+    detect_every: int = 1,
+    classify_every: int = 1,
     threaded: bool = True,
     depth: int | None = None,
     limit: int | None = None,
@@ -57,7 +65,8 @@ def stream(
     Close the iterator, or leave its loop, to stop.
     """
     batch, depth = _waiting(source, batch, depth)
-    frames, stages = read_frames(source, limit=limit), _stages(engine, detector, batch)
+    stages, _ = _stages(source, engine, detector, batch, detect_every=detect_every, classify_every=classify_every)
+    frames = read_frames(source, limit=limit)
     yield from run(frames, stages, threaded=threaded, depth=depth, times=times, source_name="decode")
 
 
@@ -66,6 +75,9 @@ class VideoSummary:
     """What `annotate_video` did.
 
     seconds        the time of the whole run; stages holds each stage's own
+    cpu_s          seconds of a core that the process took, in all its threads
+    latency_ms     from a frame's decoding to its end, percentiles; None without frames
+    calls          of the model, which classified so many crops in them
     output, table  where these files are; None for one that was not asked for or could not be finished
     """
 
@@ -77,7 +89,13 @@ class VideoSummary:
     detector: str
     batch: int
     threaded: bool
+    detect_every: int
+    classify_every: int
     stages: dict[str, StageTime]
+    cpu_s: float
+    latency_ms: dict[str, float] | None
+    calls: int
+    crops: int
     output: str | None
     table: str | None
 
@@ -110,10 +128,12 @@ def annotate_video(
     source: Path | str | int,
     *,
     engine,
-    detector: Detector,
+    detector: Detector | Sequence[Detector],
     output: Path | str | None = None,
     table: Path | str | None = None,
     batch: int | None = None,
+    detect_every: int = 1,
+    classify_every: int = 1,
     threaded: bool = True,
     depth: int | None = None,
     limit: int | None = None,
@@ -123,10 +143,14 @@ def annotate_video(
     """Classify every face of a clip; write the annotated clip and the table of faces where they are asked for.
 
     source    a video file, or a camera's index
-    engine    anything with `.card` and `.logits(crops)`; one that takes clips gets the last frames of each tracked face
+    engine    anything with `.card` and `.logits(crops)`; one of clips gets the last frames of each tracked face;
+              of one with `.requests` so many calls are in flight
+    detector  several of them look at as many frames at once
     output    .mp4, H.264, at the rate of the source
     table     .csv, .parquet or .jsonl
     batch     faces to gather before the model runs; by default 8 for a file, 1 for a camera
+    detect_every    look for faces on every n-th frame; between them the tracker says where they are
+    classify_every  classify a tracked face on every n-th frame; between them it keeps what it was found to be
     threaded  a thread per stage; False does everything in one
     depth     frames that may wait between two stages; by default 8 for a file, 1 for a camera
     limit     stop after so many frames
@@ -147,7 +171,7 @@ def annotate_video(
         rate = info.rate
         if output:
             check_size(info.width, info.height)
-    stages = _stages(engine, detector, batch)
+    stages, batches = _stages(source, engine, detector, batch, detect_every=detect_every, classify_every=classify_every)
     drawn = bool(output or on_frame)
     if drawn:
         stages.append(_each("draw", lambda found: (found, draw(found, engine.card.emotions))))
@@ -159,9 +183,12 @@ def annotate_video(
         if file.close(keep=frames > 0):
             kept.add(file.path)
 
-    started = time.perf_counter()
+    latencies: deque[float] = deque(maxlen=LATENCIES)
+    started, cpu = time.perf_counter(), time.process_time()
     try:
         with interrupts_held() as interrupts, ExitStack() as stack:
+            if threaded:
+                stack.enter_context(_one_thread_each())
             rows = FaceTable(table, engine.card.emotions) if table else None
             if rows:
                 stack.callback(finish, rows)
@@ -174,6 +201,7 @@ def annotate_video(
             for item in items:
                 found, image = item if drawn else (item, None)
                 frames, faces = frames + 1, faces + len(found)
+                latencies.append(time.perf_counter() - found.read_at)
                 if rows:
                     rows.write(found)
                 if progress:
@@ -188,10 +216,16 @@ def annotate_video(
         faces=faces,
         seconds=time.perf_counter() - started,
         provider=getattr(engine, "provider", type(engine).__name__),
-        detector=detector.name,
+        detector=_several(detector)[0].name,
         batch=batch,
         threaded=threaded,
+        detect_every=detect_every,
+        classify_every=classify_every,
         stages=times,
+        cpu_s=time.process_time() - cpu,
+        latency_ms=percentiles(latencies),
+        calls=batches.calls,
+        crops=batches.crops,
         output=str(output) if output in kept else None,
         table=str(table) if table in kept else None,
     )
@@ -206,50 +240,89 @@ def annotate_video(
     raise problem(f"{source} stopped after {frames} frames{why}{where}", summary) from failure
 
 
-def _stages(engine, detector: Detector, batch: int) -> list[Stage]:
+def _stages(
+    source, engine, detector: Detector | Sequence[Detector], batch: int, *, detect_every: int, classify_every: int
+) -> tuple[list[Stage], Batches]:
     """From `Frame` to classified `Faces`; each stage has its own state, for each may run in a thread of its own."""
-    tracker, windows, size = Tracker(), Windows(engine.card.window), engine.card.image_size
+    for name, given in (("detect_every", detect_every), ("classify_every", classify_every)):
+        if given < 1:
+            raise ValueError(f"{name} must be at least 1 frame, got {given}")
+    detectors, tracker = _several(detector), Tracker()
 
-    def infer(items: Iterator[tuple[Faces, np.ndarray]]) -> Iterator[Faces]:
-        for group in _gathered(items, batch):
-            logits = engine.logits(np.concatenate([crops for _, crops in group]))
-            ends = np.cumsum([len(faces) for faces, _ in group])
-            for (faces, _), own in zip(group, np.split(logits, ends[:-1]), strict=True):
-                yield faces.with_(logits=own)
+    def look(frame: Frame, detector: Detector) -> Faces | Frame:
+        return frame if frame.index % detect_every else _detected(frame, detector)
 
+    def follow(found: Faces | Frame) -> Faces:
+        return tracker.follow(found) if isinstance(found, Faces) else tracker.predict(_empty(found))
+
+    cut = _cutter(Windows(engine.card.window), scale=detectors[0].scale)
+    max_wait_s = 0.0 if is_camera(source) else None
+    batches = Batches(engine, size=batch, follow=follow, cut=cut, max_wait_s=max_wait_s, every=classify_every)
     return [
-        _each("detect", lambda frame: tracker.follow(_detected(frame, detector))),
-        _each("crop", lambda faces: windows.add(*_cropped(faces, detector, size))),
-        Stage("infer", infer),
-    ]
+        Stage("detect", partial(in_order, [partial(look, detector=one) for one in detectors])),
+        Stage("crop", batches.gather),
+        Stage("infer", batches.classify),
+    ], batches
+
+
+def _cutter(windows: Windows, *, scale: float) -> Callable[[Faces, np.ndarray, np.ndarray], None]:
+    """Return what fills crops (m, ...) of some faces of a frame, as `Batches` asks for them."""
+    if windows.window == 1:
+        return lambda faces, places, out: crop_faces(
+            faces.image, faces.xyxy[places], image_size=out.shape[-2], scale=scale, out=out
+        )
+    frame, clips = None, None
+
+    def cut(faces: Faces, places: np.ndarray, out: np.ndarray) -> None:
+        nonlocal frame, clips
+        if faces is not frame:  # a frame that goes on in another batch has its clips already
+            crops = crop_faces(faces.image, faces.xyxy, image_size=out.shape[-2], scale=scale)
+            frame, clips = faces, windows.add(faces, crops)[1]
+        out[:] = clips[places]
+
+    return cut
+
+
+@contextmanager
+def _one_thread_each() -> Iterator[None]:
+    """Keep OpenCV and BLAS from opening threads of their own beside those of the stages."""
+    from threadpoolctl import threadpool_limits
+
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        with threadpool_limits(1):
+            yield
+    finally:
+        cv2.setNumThreads(before)
+
+
+def percentiles(seconds: Sequence[float]) -> dict[str, float] | None:
+    """Return p50, p95 and p99 in milliseconds; None for no values."""
+    if not len(seconds):
+        return None
+    return {f"p{q}": float(np.percentile(seconds, q) * 1000) for q in (50, 95, 99)}
+
+
+def _several(detector: Detector | Sequence[Detector]) -> list[Detector]:
+    return [detector] if isinstance(detector, Detector) else list(detector)
 
 
 def _detected(frame: Frame, detector: Detector) -> Faces:
     xyxy, score = detector(frame.image)
-    return Faces(frame_index=frame.index, time_s=frame.time_s, image=frame.image, xyxy=xyxy, score=score)
+    return _empty(frame).with_(xyxy=xyxy, score=score)
 
 
-def _cropped(faces: Faces, detector: Detector, image_size: int) -> tuple[Faces, np.ndarray]:
-    return faces, crop_faces(faces.image, faces.xyxy, image_size=image_size, scale=detector.scale)
+def _empty(frame: Frame) -> Faces:
+    nothing = np.empty((0, 4), np.float32)
+    about = {"frame_index": frame.index, "time_s": frame.time_s, "read_at": frame.read_at, "image": frame.image}
+    return Faces(**about, xyxy=nothing, score=nothing[:, 0])
 
 
 def _written(writer: VideoWriter, items: Iterator[tuple[Faces, np.ndarray]]) -> Iterator[tuple[Faces, np.ndarray]]:
     for faces, image in items:
         writer.write(image, faces.time_s)
         yield faces, image
-
-
-def _gathered(items: Iterable[tuple[Faces, np.ndarray]], batch: int) -> Iterator[list]:
-    """Yield consecutive frames in groups of at least `batch` faces, or of `batch` frames: none waits for long."""
-    group, waiting = [], 0
-    for item in items:
-        group.append(item)
-        waiting += len(item[0])
-        if waiting >= batch or len(group) >= batch:
-            yield group
-            group, waiting = [], 0
-    if group:
-        yield group
 
 
 def _each(name: str, function: Callable) -> Stage:
