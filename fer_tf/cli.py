@@ -220,21 +220,23 @@ def export(
 def quantise(
     source: Annotated[Path, typer.Argument(help="A folder with model.onnx and card.json.")],
     dataset: Annotated[str | None, typer.Option(help="If the card does not name what it was trained on.")] = None,
+    precision: Annotated[str, typer.Option(help="int8, calibrated on train faces, or fp16, for the weights.")] = "int8",
     as_json: AsJson = False,
 ) -> None:
-    """Write INT8 ONNX, calibrated on train faces; refused if accuracy on valid falls by more than half a point."""
+    """Write ONNX of a lower precision; refused if accuracy on valid falls by more than half a point."""
     from fer_tf.card import ModelCard
     from fer_tf.data.readers import load
 
     if not (source / "model.onnx").is_file():
         raise FileNotFoundError(f"{source} has no model.onnx: run `fer-tf export` first, or give another folder")
     card = ModelCard.load(source / "card.json")
-    with busy("calibrating, then judging on valid"), terminal.quiet():
+    with busy("converting, then judging on valid"), terminal.quiet():
         from fer_tf.training.quantise import quantise
 
         labels, seed = card.recipe.get("labels", "auto"), card.recipe.get("data_seed", 0)
         choices = {"image_size": max(card.image_size, 48), "seed": seed, "window": card.window}
-        done = quantise(source, load(dataset or card.recipe.get("dataset") or "drawn", labels=labels, **choices))
+        splits = load(dataset or card.recipe.get("dataset") or "drawn", labels=labels, **choices)
+        done = quantise(source, splits, precision=precision)
     (before, after), sizes = done.accuracy, [f"{size / 1e6:.1f} MB" for size in done.bytes]
     values = {"path": str(done.path), "accuracy": done.accuracy, "bytes": done.bytes}
     lines = f"  accuracy on valid {before:.2%} -> {after:.2%}", f"  {sizes[0]} -> {sizes[1]}", f"saved: {done.path}"
@@ -299,6 +301,9 @@ def video(
     detector: Detector = "haar",
     backend: Backend = None,
     batch: Annotated[int | None, typer.Option(help="Faces to gather before the model runs; 8, a camera 1.")] = None,
+    detect_every: Annotated[int, typer.Option(help="Look for faces on every n-th frame, follow them between.")] = 1,
+    classify_every: Annotated[int, typer.Option(help="Classify a face that is followed on every n-th frame.")] = 1,
+    requests: Annotated[int | None, typer.Option(help="Detectors and model calls at once; cores, a camera 1.")] = None,
     threads: Annotated[int | None, typer.Option(help="Cores the model may use.")] = None,
     watch: Annotated[bool, typer.Option("--show", help="Show the frames in a window; q closes it.")] = False,
     as_json: AsJson = False,
@@ -307,12 +312,15 @@ def video(
     from fer_tf.inference.clips import is_camera, probe
     from fer_tf.inference.detect import load_detector
     from fer_tf.inference.live import live_window
+    from fer_tf.inference.pipeline import cores
     from fer_tf.inference.video import VideoError, VideoInterrupted, annotate_video
 
     if not (output or table or watch or as_json):
         raise ValueError("nothing to do: give --output, --table, --show or --json")
-    engine = _engine(model, backend, threads)
-    choices = {"engine": engine, "detector": load_detector(detector), "output": output, "table": table}
+    requests = requests or (1 if is_camera(source) else cores())
+    engine = _engine(model, backend, threads, requests)
+    choices = {"engine": engine, "detector": [load_detector(detector) for _ in range(requests)]}
+    choices |= {"output": output, "table": table, "detect_every": detect_every, "classify_every": classify_every}
     info, window = None if is_camera(source) else probe(source), engine.card.window
     if info and window > 1:
         span = f"{window} frames, here {window / float(info.rate):.1f} s"
@@ -346,12 +354,12 @@ def bench(
     detector: Detector = "haar",
     backend: Annotated[list[str], typer.Option(help="Only this backend. Repeatable.")] = (),
     batch: Annotated[int, typer.Option(help="Faces per batch on the batched rungs.")] = 8,
-    threads: Annotated[int | None, typer.Option(help="Cores the model may use.")] = None,
+    requests: Annotated[int | None, typer.Option(help="Detectors and model calls at once; cores.")] = None,
     limit: Annotated[int, typer.Option(help="Frames of the clip to use.")] = 300,
     output: Annotated[Path | None, typer.Option(help="Write the result here as JSON.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Time the video pipeline: one by one, batched, threaded, threaded and batched, on every backend."""
+    """Time the video pipeline on every backend: naive loop, batched, threaded, several requests, tracked, INT8."""
     from tempfile import TemporaryDirectory
 
     from fer_tf.data.drawn import draw_clip
@@ -359,13 +367,15 @@ def bench(
     from fer_tf.inference.benchmark import ladder, save
     from fer_tf.inference.clips import write_video
     from fer_tf.inference.detect import load_detector
+    from fer_tf.inference.pipeline import cores
 
     if limit < 1:
         raise ValueError(f"--limit must be at least 1 frame, got {limit}")
     if output:
         check_writable(output)
     choices = {"backends": backend} if backend else {}
-    choices |= {"detector": load_detector(detector), "batch": batch, "threads": threads, "limit": limit}
+    detectors = [load_detector(detector) for _ in range(requests or cores())]
+    choices |= {"detectors": detectors, "batch": batch, "limit": limit}
     with TemporaryDirectory() as folder, busy("bench") as status:
         if clip is None:
             clip = write_video(Path(folder) / "drawn.mp4", draw_clip(frames=limit).frames, fps=30)
@@ -454,7 +464,7 @@ def suite(
     show({}, f"the suite's page: {result.index}", as_json=False)
 
 
-def _engine(model: str, backend: str | None, threads: int | None = None):
+def _engine(model: str, backend: str | None, threads: int | None = None, requests: int = 1):
     """Load whatever the user named: a `.keras` file or a run without ONNX through Keras, all else as ONNX."""
     path = Path(model)
     if path.suffix.lower() == ".keras" or ((path / "model.keras").is_file() and not (path / "model.onnx").is_file()):
@@ -469,7 +479,7 @@ def _engine(model: str, backend: str | None, threads: int | None = None):
             return load_keras(path)
     from fer_tf.inference.engine import load_engine
 
-    return load_engine(model, backend=backend or "openvino-provider", threads=threads)
+    return load_engine(model, backend=backend or "openvino-provider", threads=threads, requests=requests)
 
 
 def _hint(detector: str, *, nothing: bool) -> None:

@@ -49,15 +49,35 @@ def faces(found: list[dict]) -> Table:
 
 
 def ladder(result: dict) -> Table:
-    """Return a benchmark's rungs."""
+    """Return a benchmark's rungs; "of bound" is the share of what the cores could do if none ever waited."""
     host = result["host"]
     title = f"{result['model']}, {result['detector']}, {host['cpu']}, {host['cores']} cores"
-    table = Table("backend", "rung", "frames/s", "faces/s", "model p50", "p95", "busiest stage", title=title)
+    names = (
+        "backend",
+        "rung",
+        "frames/s",
+        "of bound",
+        "latency p50",
+        "p95",
+        "CPU a frame",
+        "batch",
+        "memory",
+        "accuracy",
+    )
+    table = Table(*names, title=title)
     for rung in result["rungs"]:
-        busiest, spent = max(rung["stages"].items(), key=lambda item: item[1]["share"])
-        calls = [f"{rung['latency_ms'][q]:.2f} ms" for q in ("p50", "p95")] if rung["latency_ms"] else ["-", "-"]
-        speed = f"{rung['frames_per_s']:.1f}", f"{rung['faces_per_s']:.1f}"
-        table.add_row(rung["backend"], rung["name"], *speed, *calls, f"{busiest} {100 * spent['share']:.0f} %")
+        late = [f"{rung['latency_ms'][q]:.1f} ms" for q in ("p50", "p95")] if rung["latency_ms"] else ["-", "-"]
+        table.add_row(
+            rung["backend"],
+            rung["name"],
+            f"{rung['frames_per_s']:.1f}",
+            f"{rung['share_of_bound']:.0%}",
+            *late,
+            f"{rung['cpu_ms_per_frame']:.1f} ms",
+            f"{rung['batch_fill']:.0%} of {rung['batch']}" if rung.get("batch_fill") else str(rung["batch"]),
+            f"{rung['memory_mb']:.0f} MB" if rung["memory_mb"] else "-",
+            f"{rung['accuracy']:.2%}" if rung["accuracy"] else "-",
+        )
     return table
 
 

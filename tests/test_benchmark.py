@@ -10,24 +10,50 @@ from squares import FINDER
 
 from fer_tf.files import check_writable
 from fer_tf.inference import benchmark
-from fer_tf.inference.benchmark import ladder, save, time_engine
+from fer_tf.inference.benchmark import ladder, naive_loop, save, time_engine
+from fer_tf.inference.clips import probe
+from fer_tf.inference.video import annotate_video
 
 
 def test_the_ladder_measures_the_same_frames_on_every_rung(clip, engine, tmp_path):
-    heard, providers = [], ["CPUExecutionProvider", "OpenVINOExecutionProvider"]
-    choices = {"backends": ("cpu", "openvino-provider"), "batch": 4, "limit": 12, "progress": heard.append}
-    result = ladder(engine.path, clip, detector=FINDER, **choices)
+    heard, backends = [], ("cpu", "openvino")
+    choices = {"backends": backends, "batch": 4, "limit": 12, "progress": heard.append}
+    result = ladder(engine.path, clip, detectors=[FINDER] * 2, **choices)
     save(result, tmp_path / "bench.json")
     assert json.loads((tmp_path / "bench.json").read_text()) == result
-    steps = ["one by one", "batched", "threaded", "threaded and batched"]
-    rungs = [(rung["provider"], rung["name"]) for rung in result["rungs"]]
-    assert rungs == [(provider, step) for provider in providers for step in steps] and len(heard) == 8
+    steps = ["naive loop", "batched", "threaded", "several requests", "tracked"]
+    assert [(rung["backend"], rung["name"]) for rung in result["rungs"]] == [(b, s) for b in backends for s in steps]
+    assert len(heard) == 10 and {rung["provider"] for rung in result["rungs"]} == {
+        "CPUExecutionProvider",
+        "OpenVINO CPU",
+    }
     for rung in result["rungs"]:
         assert (rung["frames"], rung["faces"]) == (12, 12) and rung["frames_per_s"] > 0
         assert 0 < rung["latency_ms"]["p50"] <= rung["latency_ms"]["p95"] <= rung["latency_ms"]["p99"]
-        assert sum(stage["share"] for stage in rung["stages"].values()) == pytest.approx(1)
+        bound = result["host"]["cores"] * 1000 / rung["cpu_ms_per_frame"]
+        assert rung["bound_frames_per_s"] == pytest.approx(bound)
+        assert rung["share_of_bound"] == pytest.approx(rung["frames_per_s"] / bound)
+        if rung["name"] != "naive loop":
+            assert list(rung["stages"]) == ["decode", "detect", "crop", "infer", "draw", "encode"]
+            assert sum(stage["cpu_ms_per_frame"] for stage in rung["stages"].values()) <= rung["cpu_ms_per_frame"] * 1.2
+            assert 0 < rung["batch_fill"] <= 1 and rung["calls"] <= 12
+        assert ("model_alone_per_s" in rung) == (rung["name"] in ("several requests", "tracked"))
     assert result["clip"] == {"name": "clip.mp4", "width": 160, "height": 120, "frames_per_s": 25.0, "frames": 12}
-    assert result["host"]["cores"] >= 1 and result["versions"]["openvino"]
+    assert result["host"]["cores"] >= 1 and result["versions"]["openvino"] and result["requests"] == 2
+
+
+def test_an_int8_file_beside_the_model_has_a_rung_of_its_own(clip, engine, tmp_path):
+    for name in ("model.onnx", "model-int8.onnx"):
+        (tmp_path / name).write_bytes(engine.path.read_bytes())
+    result = ladder(tmp_path, clip, detectors=[FINDER], backends=["cpu"], limit=4)
+    assert [rung["name"] for rung in result["rungs"]][-2:] == ["tracked", "tracked, INT8"]
+
+
+def test_the_naive_loop_annotates_what_the_pipeline_does(clip, engine, tmp_path):
+    found = naive_loop(clip, engine=engine, detector=FINDER, output=tmp_path / "naive.mp4")
+    summary = annotate_video(clip, engine=engine, detector=FINDER, table=tmp_path / "faces.csv")
+    assert (found["frames"], found["faces"]) == (summary.frames, summary.faces) == (30, 30)
+    assert probe(tmp_path / "naive.mp4").frames == 30
 
 
 @pytest.mark.parametrize(
@@ -45,14 +71,14 @@ def test_refuses_before_work_starts(choice, error, words, clip, engine, tmp_path
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(benchmark, "load_engine", None)
     with pytest.raises(error, match=words):
-        ladder(**{"model": engine.path, "clip": clip, "detector": FINDER, **choice})
+        ladder(**{"model": engine.path, "clip": clip, "detectors": [FINDER], **choice})
 
 
 @pytest.mark.parametrize(
     ("stops", "error", "words"),
     [
         (KeyboardInterrupt, KeyboardInterrupt, "^$"),
-        (MemoryError("no room"), RuntimeError, "clip.mp4 .*detect: no room$"),
+        (MemoryError("no room"), MemoryError, "^no room$"),  # in the naive loop, which is the first rung
     ],
     ids=["interrupt", "failure"],
 )
@@ -64,7 +90,7 @@ def test_what_stops_a_rung_names_no_file_that_is_gone(stops, error, words, clip,
         return FINDER.find(image)
 
     with pytest.raises(error, match=words):
-        ladder(engine.path, clip, detector=replace(FINDER, find=find), backends=["cpu"])
+        ladder(engine.path, clip, detectors=[replace(FINDER, find=find)], backends=["cpu"])
 
 
 def test_a_result_is_saved_whole_or_not_at_all(tmp_path):

@@ -7,11 +7,11 @@ import onnx
 import pytest
 
 from fer_tf.card import ModelCard
-from fer_tf.inference.engine import load_engine
+from fer_tf.inference.engine import BACKENDS, load_engine
 from fer_tf.training.evaluate import predict
 from fer_tf.training.export import export
 from fer_tf.training.fit import build_model, fit
-from fer_tf.training.quantise import INT8, quantise
+from fer_tf.training.quantise import FP16, INT8, quantise
 from fer_tf.training.recipe import Augmentation, Recipe
 
 
@@ -45,6 +45,18 @@ def test_it_is_smaller_and_about_as_good(exported, tiny):
         and about[INT8]["calibrated_on"] == "30 train rows of patterns"
     )
     assert {node.op_type for node in onnx.load(done.path).graph.node} >= {"QuantizeLinear", "DequantizeLinear"}
+
+
+def test_weights_of_16_bits_are_half_the_file_and_change_little(exported, tiny):
+    done = quantise(exported, tiny, precision="fp16")
+    assert done.path == exported / FP16 and done.bytes[1] < 0.6 * done.bytes[0]
+    full, small = load_engine(exported), load_engine(done.path)
+    assert small.card.name == "run-fp16" and ModelCard.load(exported / "card.json").files[FP16]["valid_accuracy"]
+    for backend in BACKENDS:
+        found = predict(load_engine(done.path, backend=backend), tiny.test)
+        assert 0 < np.abs(predict(full, tiny.test) - found).max() < 0.05
+    with pytest.raises(ValueError, match="unknown precision 'int4'; known are int8, fp16"):
+        quantise(exported, tiny, precision="int4")
 
 
 def test_a_loss_of_accuracy_is_refused_and_leaves_nothing(exported, tiny, tmp_path):

@@ -6,7 +6,7 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
-from fer_tf.inference.benchmark import time_engine
+from fer_tf.inference.benchmark import peak_mb, time_engine
 from fer_tf.inference.engine import load_engine
 
 BATCHES = (1, 8)
@@ -29,19 +29,12 @@ def measure_alone(path: Path, *, backend: str, runs: int = 100, threads: int | N
 
 def _measure(*, path: str, backend: str, runs: int, threads: int | None) -> dict:
     import_module("openvino" if backend == "openvino" else "onnxruntime")  # belongs to what is imported, not the model
-    imported = _peak_mb()
+    imported = peak_mb()
     engine = load_engine(path, backend=backend, threads=threads)
     timed = {batch: time_engine(engine, batch=batch, runs=runs) for batch in BATCHES}
     batches = {batch: {key: found[key] for key in ("images_per_s", "latency_ms")} for batch, found in timed.items()}
-    memory = {"imported": imported, "peak": _peak_mb()}
+    memory = {"imported": imported, "peak": peak_mb()}
     return {"provider": engine.provider, "batches": batches, "memory_mb": memory}
-
-
-def _peak_mb() -> float | None:
-    """Return VmHWM of this process. getrusage would not do: Linux starts a child's ru_maxrss at its parent's."""
-    status = Path("/proc/self/status")
-    lines = status.read_text(encoding="utf-8").splitlines() if status.is_file() else []
-    return next((int(line.split()[1]) * 1024 / 1e6 for line in lines if line.startswith("VmHWM:")), None)
 
 
 if __name__ == "__main__":

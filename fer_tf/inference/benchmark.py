@@ -1,4 +1,4 @@
-"""How fast a model and the whole video pipeline run here: a ladder from the plain loop to threads and batches."""
+"""How fast a model and the whole video pipeline run here: a ladder from the plain loop to what the cores can give."""
 
 import json
 import os
@@ -6,53 +6,86 @@ import platform
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from typing import NamedTuple
 
+import cv2
 import numpy as np
 
 from fer_tf.files import check_writable, write_atomically
 from fer_tf.inference.clips import probe
-from fer_tf.inference.detect import Detector
+from fer_tf.inference.detect import Detector, crop_faces
 from fer_tf.inference.engine import BACKENDS, load_engine, resolve_model
+from fer_tf.inference.pipeline import cores
 from fer_tf.inference.video import BATCH, VideoError, VideoInterrupted, VideoSummary, annotate_video, percentiles
 
+TRACKED = 5
+"""Frames from one detection, and from one classification of a face, to the next on the rung that tracks."""
 PACKAGES = ("numpy", "opencv-python-headless", "onnxruntime-openvino", "openvino", "av")
+
+
+class Rung(NamedTuple):
+    """How the pipeline runs on one rung of the ladder.
+
+    several  as many detectors and calls of the model at once as there are cores; else one of each
+    every    detect on every n-th frame and classify each tracked face on every n-th; between them the tracker follows
+    """
+
+    name: str
+    threaded: bool = True
+    batched: bool = True
+    several: bool = False
+    every: int = 1
+
+
+NAIVE = "naive loop"
+RUNGS = (
+    Rung("batched", threaded=False),
+    Rung("threaded"),
+    Rung("several requests", several=True),
+    Rung("tracked", several=True, every=TRACKED),
+)
 
 
 def ladder(
     model: Path | str,
     clip: Path | str,
     *,
-    detector: Detector,
+    detectors: Sequence[Detector],
     backends: Sequence[str] = BACKENDS,
     batch: int = BATCH,
     limit: int | None = 300,
-    threads: int | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> dict:
     """Annotate the clip on every rung and backend, and return JSON values.
 
-    The rungs are: one by one, batched, threaded, threaded and batched. Every rung decodes, detects, crops, classifies,
-    draws and encodes the same frames, after a warm-up on the first few.
+    The naive loop is what most scripts do; then the pipeline in one thread with batches, with a thread per stage, with
+    several detectors and calls at once, and with the tracker between detections. Where the model has an INT8 file, its
+    last rung runs once more with that. Every rung decodes, detects, crops, classifies, draws and encodes the same
+    frames, after a warm-up on the first few.
 
-    model     as in `load_engine`
-    limit     frames of the clip to use; None for all
-    threads   cores that the model may use; None leaves the choice to the runtime
-    progress  is called with each rung's name before it runs
+    model      as in `load_engine`
+    detectors  alike, as many as may look at the same time
+    limit      frames of the clip to use; None for all
+    progress   is called with each rung's name before it runs
 
-    Per rung: frames/s and faces/s over the whole run; latency_ms, submit to result of one model call, as percentiles;
-    per stage its busy milliseconds per frame and its share of all stages' busy time.
+    Per rung: frames/s and faces/s over the whole run; cpu_ms_per_frame of the whole process, and from it the bound,
+    cores / that: frames/s if no core ever waited; share_of_bound is what was reached of it. latency_ms from a frame's
+    decoding to its end; calls of the model with how full they were; per stage the cores' and its own milliseconds per
+    frame, percentiles of an item, and how many items lay in front of it. accuracy is that of FER2013's test rows, where
+    the card has it. model_alone is the throughput of the model by itself, all cores busy with full batches.
     """
     for name, given in (("batch", batch), ("limit", limit)):
         if given is not None and given < 1:
             raise ValueError(f"{name} must be at least 1, got {given}")
     model, info = resolve_model(model), probe(clip)
+    int8, about = model.with_name("model-int8.onnx"), host()
     result = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "host": host(),
+        "host": about,
         "versions": {name: version(name) for name in PACKAGES},
         "clip": {
             "name": Path(clip).name,
@@ -61,31 +94,97 @@ def ladder(
             "frames_per_s": float(info.rate),
             "frames": info.frames if limit is None or info.frames is None else min(limit, info.frames),
         },
-        "detector": detector.name,
-        "model_threads": threads,
+        "detector": detectors[0].name,
+        "requests": len(detectors),
+        "every": TRACKED,
         "rungs": [],
     }
-    steps = [
-        ("one by one", False, 1),
-        ("batched", False, batch),
-        ("threaded", True, 1),
-        ("threaded and batched", True, batch),
-    ]
+    steps = [(NAIVE, model), *((rung, model) for rung in RUNGS)]
+    if model.name == "model.onnx" and int8.is_file():
+        steps.append((RUNGS[-1]._replace(name=f"{RUNGS[-1].name}, INT8"), int8))
     with tempfile.TemporaryDirectory() as folder, _nothing_kept():
         output = Path(folder) / "annotated.mp4"
         for backend in backends:
-            engine = load_engine(model, backend=backend, threads=threads)
-            result["model"] = engine.card.name
-            annotate_video(clip, engine=engine, detector=detector, output=output, batch=batch, limit=2 * batch)
-            for name, threaded, faces in steps:
+            for rung, path in steps:
+                name = rung if rung == NAIVE else rung.name
                 if progress:
                     progress(f"rung {len(result['rungs']) + 1}/{len(backends) * len(steps)}: {backend}, {name}")
-                timed = _Timed(engine)
-                summary = annotate_video(
-                    clip, engine=timed, detector=detector, output=output, batch=faces, threaded=threaded, limit=limit
-                )
-                result["rungs"].append({"name": name, "backend": backend, **_figures(summary, timed.seconds)})
+                several = rung != NAIVE and rung.several
+                engine = load_engine(path, backend=backend, requests=len(detectors) if several else 1)
+                result.setdefault("model", engine.card.name)
+                found = _climb(rung, clip, engine, detectors if several else detectors[:1], output, batch, limit)
+                found["share_of_bound"] = found["cpu_ms_per_frame"] * found["frames_per_s"] / 1000 / about["cores"]
+                found["bound_frames_per_s"] = 1000 * about["cores"] / found["cpu_ms_per_frame"]
+                found["accuracy"] = engine.card.metrics.get("test", {}).get("accuracy")
+                if several:
+                    found["model_alone_per_s"] = throughput(engine, batch=batch)
+                result["rungs"].append({"name": name, "backend": backend, "provider": engine.provider, **found})
     return result
+
+
+def _climb(rung, clip, engine, detectors: Sequence[Detector], output: Path, batch: int, limit: int | None) -> dict:
+    """Run one rung, after a warm-up, and return its figures."""
+    if rung == NAIVE:
+        naive_loop(clip, engine=engine, detector=detectors[0], output=output, limit=2 * batch)
+        _forget_peak()
+        return naive_loop(clip, engine=engine, detector=detectors[0], output=output, limit=limit)
+    choices = {"detector": detectors, "output": output, "batch": batch if rung.batched else 1}
+    choices |= {"threaded": rung.threaded, "detect_every": rung.every, "classify_every": rung.every}
+    annotate_video(clip, engine=engine, **choices, limit=2 * batch)
+    _forget_peak()
+    return _figures(annotate_video(clip, engine=engine, **choices, limit=limit))
+
+
+def naive_loop(clip: Path | str, *, engine, detector: Detector, output: Path, limit: int | None = None) -> dict:
+    """Annotate a clip as most scripts do: OpenCV reads, draws and writes, face by face, all in one loop."""
+    capture, writer, frames, faces = cv2.VideoCapture(str(clip)), None, 0, 0
+    times, started, cpu = [], time.perf_counter(), time.process_time()
+    while frames != limit:
+        begun = time.perf_counter()
+        arrived, image = capture.read()
+        if not arrived:
+            break
+        rgb = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+        for box in detector(rgb)[0]:
+            crop = crop_faces(rgb, box[None], image_size=engine.card.image_size, scale=detector.scale)
+            emotion = engine.card.emotions[engine.logits(crop)[0].argmax()]
+            left, top, right, bottom = (int(side) for side in box)
+            cv2.rectangle(image, (left, top), (right, bottom), (0, 255, 0), 2)
+            cv2.putText(image, emotion, (left, top - 8), cv2.FONT_HERSHEY_SIMPLEX, 0.8, (0, 255, 0), 2)
+            faces += 1
+        if writer is None:
+            code = cv2.VideoWriter.fourcc(*"mp4v")
+            writer = cv2.VideoWriter(str(output), code, capture.get(cv2.CAP_PROP_FPS), image.shape[1::-1])
+        writer.write(image)
+        frames += 1
+        times.append(time.perf_counter() - begun)
+    capture.release()
+    if writer is not None:
+        writer.release()
+    seconds, cpu_s = time.perf_counter() - started, time.process_time() - cpu
+    return {
+        "batch": 1,
+        "frames": frames,
+        "faces": faces,
+        "seconds": seconds,
+        "frames_per_s": frames / seconds,
+        "faces_per_s": faces / seconds,
+        "cpu_ms_per_frame": 1000 * cpu_s / max(frames, 1),
+        "latency_ms": percentiles(times),
+        "memory_mb": peak_mb(),
+    }
+
+
+def throughput(engine, *, batch: int, calls: int = 200, seed: int = 0) -> float:
+    """Return images/s of the model alone, `engine.requests` calls of full batches always in flight."""
+    crops = np.random.default_rng(seed).integers(0, 256, (batch, *engine.card.input_shape), np.uint8)
+    with engine.in_flight() as start:
+        for wait in [start(crops) for _ in range(2 * engine.requests)]:
+            wait()
+        begun = time.perf_counter()
+        for wait in [start(crops) for _ in range(calls)]:
+            wait()
+        return calls * batch / (time.perf_counter() - begun)
 
 
 def time_engine(engine, *, batch: int = 1, runs: int = 100, warmup: int = 10, seed: int = 0) -> dict:
@@ -93,26 +192,27 @@ def time_engine(engine, *, batch: int = 1, runs: int = 100, warmup: int = 10, se
     crops = np.random.default_rng(seed).integers(0, 256, (batch, *engine.card.input_shape), np.uint8)
     for _ in range(warmup):
         engine.logits(crops)
-    timed = _Timed(engine)
+    seconds = []
     for _ in range(runs):
-        timed.logits(crops)
+        started = time.perf_counter()
+        engine.logits(crops)
+        seconds.append(time.perf_counter() - started)
     return {
         "backend": engine.backend,
         "provider": engine.provider,
         "batch": batch,
         "runs": runs,
-        "images_per_s": batch * runs / sum(timed.seconds),
-        "latency_ms": percentiles(timed.seconds),
+        "images_per_s": batch * runs / sum(seconds),
+        "latency_ms": percentiles(seconds),
     }
 
 
 def host() -> dict:
     """Return what a figure must be read with: the CPU, the cores this process may use, and how busy they are."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     return {
         "cpu": _cpu_model(),
-        "cores": cores,
+        "cores": cores(),
         "load_average": load,
         "system": platform.platform(),
         "python": platform.python_version(),
@@ -136,39 +236,47 @@ def _nothing_kept() -> Iterator[None]:
         raise RuntimeError(f"{error.summary.source} stopped the ladder: {error.__cause__}") from error
 
 
-class _Timed:
-    """An engine that notes how long each call took."""
-
-    def __init__(self, engine):
-        self.engine, self.card, self.provider = engine, engine.card, engine.provider
-        self.seconds: list[float] = []
-
-    def logits(self, crops: np.ndarray) -> np.ndarray:
-        started = time.perf_counter()
-        logits = self.engine.logits(crops)
-        if len(crops):
-            self.seconds.append(time.perf_counter() - started)
-        return logits
-
-
-def _figures(summary: VideoSummary, call_seconds: list[float]) -> dict:
-    busy_s = sum(spent.busy_s for spent in summary.stages.values())
+def _figures(summary: VideoSummary) -> dict:
+    frames, stages = max(summary.frames, 1), summary.stages
+    runtime_s = max(0.0, summary.cpu_s - sum(spent.cpu_s for spent in stages.values()))  # its threads are its own
     return {
-        "provider": summary.provider,
-        "threaded": summary.threaded,
         "batch": summary.batch,
         "frames": summary.frames,
         "faces": summary.faces,
         "seconds": summary.seconds,
         "frames_per_s": summary.frames_per_s,
         "faces_per_s": summary.faces / summary.seconds,
-        "model_calls": len(call_seconds),
-        "latency_ms": percentiles(call_seconds),
+        "cpu_ms_per_frame": 1000 * summary.cpu_s / frames,
+        "latency_ms": summary.latency_ms,
+        "calls": summary.calls,
+        "batch_fill": summary.crops / (summary.calls * summary.batch) if summary.calls else None,
+        "memory_mb": peak_mb(),
         "stages": {
-            name: {"ms_per_frame": 1000 * spent.busy_s / summary.frames, "share": spent.busy_s / busy_s}
-            for name, spent in summary.stages.items()
+            name: {
+                "cpu_ms_per_frame": 1000 * (spent.cpu_s + (runtime_s if name == "infer" else 0)) / frames,
+                "busy_ms_per_frame": 1000 * spent.busy_s / frames,
+                "item_ms": percentiles(spent.each_s),
+                "queued": spent.queued / max(spent.items, 1),
+            }
+            for name, spent in stages.items()
         },
     }
+
+
+def peak_mb() -> float | None:
+    """Return the largest memory of this process in MB (VmHWM of /proc); None where the system does not say.
+
+    getrusage would not do: Linux starts a child's ru_maxrss at its parent's.
+    """
+    status = Path("/proc/self/status")
+    lines = status.read_text(encoding="utf-8").splitlines() if status.is_file() else []
+    return next((int(line.split()[1]) * 1024 / 1e6 for line in lines if line.startswith("VmHWM:")), None)
+
+
+def _forget_peak() -> None:
+    """Begin `peak_mb` anew, where the system lets a process do that."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
 
 def _cpu_model() -> str:

@@ -163,11 +163,11 @@ def load_engine(
 def resolve_model(name_or_path: Path | str) -> Path:
     """Return the ONNX file of a shipped model's name, a folder or a path; raises FileNotFoundError or ValueError.
 
-    The name with "-int8" behind it is the model's INT8 file.
+    The name with "-int8" or "-fp16" behind it is the model's file of that precision.
     """
     given = Path(name_or_path)
-    int8 = given.name.endswith("-int8")
-    shipped = paths.MODELS / given.name.removesuffix("-int8") / ("model-int8.onnx" if int8 else "model.onnx")
+    precision = next((end for end in ("-int8", "-fp16") if given.name.endswith(end)), "")
+    shipped = paths.MODELS / given.name.removesuffix(precision) / f"model{precision}.onnx"
     if len(given.parts) == 1 and shipped.is_file():
         return shipped
     if given.is_dir():

@@ -8,6 +8,7 @@ end mark runs down the queues. Each thread takes from its queue until the mark, 
 gone, and what was finished before arrives.
 """
 
+import os
 import signal
 import threading
 import time
@@ -15,12 +16,14 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from queue import Empty, Queue, SimpleQueue
 from typing import Any
 
 GRACE_S = 10.0
 """An interrupt that comes so long after the first is not held back any more: something hangs."""
+KEPT = 100_000
+"""Items, the last ones, whose times are kept one by one."""
 _END = object()
 
 
@@ -38,12 +41,14 @@ class StageTime:
     busy_s  seconds in the stage itself, without waiting for either neighbour
     cpu_s   seconds of a core that its threads took; not those of threads that a library keeps to itself
     queued  items that lay in front of it whenever it took one, summed over all
+    each_s  busy seconds of each item, of the last KEPT
     """
 
     items: int = 0
     busy_s: float = 0.0
     cpu_s: float = 0.0
     queued: int = 0
+    each_s: deque[float] = field(default_factory=lambda: deque(maxlen=KEPT), repr=False)
 
 
 class StageError(RuntimeError):
@@ -151,11 +156,13 @@ class _Link:
             while True:
                 started, cpu = time.perf_counter() - before.waited_s, time.thread_time() - before.waited_cpu_s
                 item = next(items, _END)
-                self.spent.busy_s += time.perf_counter() - before.waited_s - started
+                busy = time.perf_counter() - before.waited_s - started
+                self.spent.busy_s += busy
                 self.spent.cpu_s += time.thread_time() - before.waited_cpu_s - cpu
                 if item is _END:
                     return
                 self.spent.items += 1
+                self.spent.each_s.append(busy)
                 yield item
         except StageError as error:  # the stage before hangs
             self.failures.append(error)
@@ -292,6 +299,11 @@ def interrupts_held() -> Iterator[list[float]]:
             signal.signal(number, signal.default_int_handler)
     if caught:
         raise KeyboardInterrupt
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _dismiss(links: list[_Link]) -> None:

@@ -4,7 +4,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
@@ -21,12 +21,10 @@ from fer_tf.inference.clips import Frame, VideoWriter, check_size, is_camera, pr
 from fer_tf.inference.clips import write_video as write_video
 from fer_tf.inference.detect import Detector, crop_faces
 from fer_tf.inference.live import OnFrame
-from fer_tf.inference.pipeline import Stage, StageError, StageTime, in_order, interrupts_held, run
+from fer_tf.inference.pipeline import KEPT, Stage, StageError, StageTime, in_order, interrupts_held, run
 from fer_tf.inference.table import FORMATS, FaceTable
 from fer_tf.inference.track import Tracker, Windows
 
-LATENCIES = 100_000
-"""Frames, the last ones, whose latencies are kept."""
 BATCH = 8
 """Faces of a file to classify at once, and frames that may wait between two stages; for a camera both are 1."""
 
@@ -105,7 +103,12 @@ class VideoSummary:
 
     def to_dict(self) -> dict:
         """Return JSON values."""
-        return {**asdict(self), "frames_per_s": self.frames_per_s}
+        stages = {
+            name: {"items": spent.items, "busy_s": spent.busy_s, "cpu_s": spent.cpu_s}
+            for name, spent in self.stages.items()
+        }
+        about = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return about | {"stages": stages, "frames_per_s": self.frames_per_s}
 
 
 class VideoError(RuntimeError):
@@ -183,7 +186,7 @@ def annotate_video(
         if file.close(keep=frames > 0):
             kept.add(file.path)
 
-    latencies: deque[float] = deque(maxlen=LATENCIES)
+    latencies: deque[float] = deque(maxlen=KEPT)
     started, cpu = time.perf_counter(), time.process_time()
     try:
         with interrupts_held() as interrupts, ExitStack() as stack:

@@ -1,4 +1,4 @@
-"""ONNX to INT8: calibrated on train faces, held against valid ones before anything is called saved."""
+"""ONNX to INT8 or to FP16 weights, held against valid faces before anything is called saved."""
 
 import logging
 from dataclasses import dataclass
@@ -13,32 +13,45 @@ from fer_tf.inference.cost import multiply_adds
 from fer_tf.inference.engine import load_engine
 from fer_tf.training.evaluate import predict
 
-ALLOWED = 0.005  # accuracy on valid that INT8 may cost
-INT8 = "model-int8.onnx"
+ALLOWED = 0.005  # accuracy on valid that it may cost
+INT8, FP16 = "model-int8.onnx", "model-fp16.onnx"
+FILES = {"int8": INT8, "fp16": FP16}
+HALF_MAX = 65504  # the largest number of 16 bits
 
 
 @dataclass(frozen=True, kw_only=True)
 class Quantised:
-    """A saved INT8 file: accuracy on valid and bytes, each (before, after)."""
+    """A saved file: accuracy on valid and bytes, each (before, after)."""
 
     path: Path
     accuracy: tuple[float, float]
     bytes: tuple[int, int]
 
 
-def quantise(source: Path, data: Splits, *, rows: int = 300, seed: int = 0, allowed: float = ALLOWED) -> Quantised:
-    """Write model-int8.onnx beside the model.onnx of a folder, and what it is into the card there.
+def quantise(
+    source: Path,
+    data: Splits,
+    *,
+    precision: str = "int8",
+    rows: int = 300,
+    seed: int = 0,
+    allowed: float = ALLOWED,
+) -> Quantised:
+    """Write model-int8.onnx or model-fp16.onnx beside the model.onnx of a folder, and what it is into the card there.
 
-    Weights become 8-bit numbers, and so do activations, over ranges that `rows` faces of train show, every emotion in
-    proportion. The file has ONNX's QDQ form and is for OpenVINO, which computes in integers. The card inside it has the
-    name with "-int8", and no figures. Source: NNCF (Kozlov et al., "Neural network compression framework for fast model
-    inference", 2020).
+    int8  weights become 8-bit numbers, and so do activations, over ranges that `rows` faces of train show, every
+          emotion in proportion. The file has ONNX's QDQ form and is for OpenVINO, which computes in integers. Source:
+          NNCF (Kozlov et al., "Neural network compression framework for fast model inference", 2020)
+    fp16  weights are kept in 16 bits, half the file; every runtime computes in 32 bits as before
 
-    Raises FileNotFoundError for a folder without model.onnx; ValueError for a file that takes grey pictures and for
-    data that the model was not trained on; RuntimeError, and writes nothing, if accuracy on valid falls by more than
-    `allowed`, a share.
+    The card inside has the name with "-int8" or "-fp16", and no figures.
+
+    Raises FileNotFoundError for a folder without model.onnx; ValueError for a file that takes grey pictures, for data
+    that the model was not trained on and for an unknown precision; RuntimeError, and writes nothing, if accuracy on
+    valid falls by more than `allowed`, a share.
     """
-    import nncf
+    if precision not in FILES:
+        raise ValueError(f"unknown precision {precision!r}; known are {', '.join(FILES)}")
     import onnx
 
     path = source / "model.onnx"
@@ -53,26 +66,55 @@ def quantise(source: Path, data: Splits, *, rows: int = 300, seed: int = 0, allo
     if known and known != data.fingerprint:
         raise ValueError(f"{card.name} was trained on {card.data['name']}, not on {data.name} as it is cut here")
     before = _accuracy(engine, data)
-    faces = data.train.take(sample(data.train.labels, rows, seed=seed))
-    items = [{"crops": crop[None]} for crop in faces.crops(card.image_size)]
-    logging.getLogger("nncf").setLevel(logging.ERROR)
-    quantised = nncf.quantize(onnx.load(path), nncf.Dataset(items), subset_size=len(items))
-    inside = card.with_(name=f"{card.name}-int8", metrics={}, files={})
-    onnx.helper.set_model_props(quantised, {METADATA_KEY: inside.to_json()})
-    temporary, target = source / f"converting-{INT8}", source / INT8
+    about = {"parameters": card.files[path.name].get("parameters")}
+    if precision == "int8":
+        faces = data.train.take(sample(data.train.labels, rows, seed=seed))
+        smaller = _in_integers(onnx.load(path), faces.crops(card.image_size))
+        about["calibrated_on"] = f"{len(faces)} train rows of {data.name}"
+    else:
+        smaller = _in_halves(onnx.load(path))
+    inside = card.with_(name=f"{card.name}-{precision}", metrics={}, files={})
+    onnx.helper.set_model_props(smaller, {METADATA_KEY: inside.to_json()})
+    target = source / FILES[precision]
+    temporary = source / f"converting-{target.name}"
     try:
-        onnx.save(quantised, temporary)
+        onnx.save(smaller, temporary)
         after = _accuracy(load_engine(temporary), data)
         if before - after > allowed:
             fall = f"from {before:.2%} to {after:.2%}, by more than {allowed:.1%}"
-            raise RuntimeError(f"{INT8} was not saved: accuracy on valid falls {fall}")
-        about = {"parameters": card.files[path.name].get("parameters"), "multiply_adds": multiply_adds(temporary)}
+            raise RuntimeError(f"{target.name} was not saved: accuracy on valid falls {fall}")
+        about |= {"multiply_adds": multiply_adds(temporary), "valid_accuracy": after}
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
-    about |= {"valid_accuracy": after, "calibrated_on": f"{len(faces)} train rows of {data.name}"}
-    card.with_(files=card.files | {INT8: describe_file(target) | about}).save(source / "card.json")
+    card.with_(files=card.files | {target.name: describe_file(target) | about}).save(source / "card.json")
     return Quantised(path=target, accuracy=(before, after), bytes=(path.stat().st_size, target.stat().st_size))
+
+
+def _in_integers(model, crops: np.ndarray):
+    """Return an ONNX model as NNCF quantises it, on crops uint8 (n, ...)."""
+    import nncf
+
+    logging.getLogger("nncf").setLevel(logging.ERROR)
+    items = [{"crops": crop[None]} for crop in crops]
+    return nncf.quantize(model, nncf.Dataset(items), subset_size=len(items))
+
+
+def _in_halves(model):
+    """Return an ONNX model with its weights in 16 bits, each cast to 32 where it is used."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    casts = []
+    for tensor in model.graph.initializer:
+        values = numpy_helper.to_array(tensor)
+        if tensor.data_type == TensorProto.FLOAT and values.size > 1 and np.abs(values).max() <= HALF_MAX:
+            name = tensor.name
+            tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float16), f"{name}_half"))
+            casts.append(helper.make_node("Cast", [f"{name}_half"], [name], to=TensorProto.FLOAT))
+    nodes = [*casts, *model.graph.node]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    return model
 
 
 def _accuracy(engine, data: Splits) -> float:
