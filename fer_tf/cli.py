@@ -303,6 +303,7 @@ def video(
     batch: Annotated[int | None, typer.Option(help="Faces to gather before the model runs; 8, a camera 1.")] = None,
     detect_every: Annotated[int, typer.Option(help="Look for faces on every n-th frame, follow them between.")] = 1,
     classify_every: Annotated[int, typer.Option(help="Classify a face that is followed on every n-th frame.")] = 1,
+    half_life: Annotated[float, typer.Option(help="Seconds after which the past of a face counts half; 0: not.")] = 0.3,
     requests: Annotated[int | None, typer.Option(help="Detectors and model calls at once; cores, a camera 1.")] = None,
     threads: Annotated[int | None, typer.Option(help="Cores the model may use.")] = None,
     watch: Annotated[bool, typer.Option("--show", help="Show the frames in a window; q closes it.")] = False,
@@ -321,6 +322,7 @@ def video(
     engine = _engine(model, backend, threads, requests)
     choices = {"engine": engine, "detector": [load_detector(detector) for _ in range(requests)]}
     choices |= {"output": output, "table": table, "detect_every": detect_every, "classify_every": classify_every}
+    choices["half_life_s"] = half_life
     info, window = None if is_camera(source) else probe(source), engine.card.window
     if info and window > 1:
         span = f"{window} frames, here {window / float(info.rate):.1f} s"

@@ -36,6 +36,8 @@ class Faces:
     track_id     int64 (n,)
     logits       float32 (n, emotions)
     embedding    float32 (n, dimensions)
+    smoothed     float32 (n, emotions): probabilities, each track's smoothed over time
+    label        int64 (n,): the emotion to show, which may lag behind the most probable one
     """
 
     frame_index: int
@@ -46,6 +48,8 @@ class Faces:
     track_id: np.ndarray | None = None
     logits: np.ndarray | None = None
     embedding: np.ndarray | None = None
+    smoothed: np.ndarray | None = None
+    label: np.ndarray | None = None
     read_at: float = 0.0
 
     def __post_init__(self):
@@ -53,7 +57,7 @@ class Faces:
             raise ValueError(f"image must be uint8 (height, width, 3) RGB, got {self.image.dtype} {self.image.shape}")
         if self.xyxy.ndim != 2 or self.xyxy.shape[1] != 4:
             raise ValueError(f"xyxy must be (n, 4), got {self.xyxy.shape}")
-        for name in ("score", "track_id", "logits", "embedding"):
+        for name in ("score", "track_id", "logits", "embedding", "smoothed", "label"):
             value = getattr(self, name)
             if value is not None and len(value) != len(self.xyxy):
                 raise ValueError(f"{name} {value.shape} must have one row per box, xyxy is {self.xyxy.shape}")

@@ -214,3 +214,28 @@ def test_several_calls_in_flight_are_those_one_by_one(backend):
 def test_at_least_one_call():
     with pytest.raises(ValueError, match="requests must be at least 1, got 0"):
         load_engine("lenet", requests=0)
+
+
+SIGNALLED = """
+import gc, signal, sys
+import numpy as np
+from fer_tf.inference.engine import load_engine
+
+heard = []
+signal.signal(signal.SIGINT, lambda *_: heard.append(1))
+crops = np.zeros((1, 48, 48, 3), np.uint8)
+first, second = load_engine("lenet", backend="openvino"), load_engine("lenet", backend="openvino", requests=2)
+for engine in (first, second):
+    engine.logits(crops)
+del first, engine
+gc.collect()
+del second
+gc.collect()
+signal.raise_signal(signal.SIGINT)
+sys.exit(heard != [1])
+"""
+
+
+def test_a_signal_after_engines_are_gone_is_heard():
+    done = subprocess.run([sys.executable, "-c", SIGNALLED], capture_output=True, text=True)
+    assert done.returncode == 0, (done.returncode, done.stderr[-500:])

@@ -25,6 +25,8 @@ def test_a_stage_returns_a_richer_copy():
         ({"xyxy": np.zeros((2, 3))}, r"\(n, 4\)"),
         ({"score": np.ones(3)}, "one row per box"),
         ({"logits": np.ones((1, 7))}, "one row per box"),
+        ({"smoothed": np.ones((3, 7))}, r"smoothed \(3, 7\) must have one row per box"),
+        ({"label": np.ones(1, int)}, r"label \(1,\) must have one row per box"),
     ],
 )
 def test_wrong_arrays_are_refused(changes, message):

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -272,6 +273,18 @@ def _onnxruntime_port(port) -> tuple[str, tuple]:
     return {"float": "float32"}.get(dtype, dtype), tuple(d if isinstance(d, int) else None for d in port.shape)
 
 
+@cache
+def openvino_core():
+    """Return the process's one `openvino.Core`.
+
+    Each one gives the main thread a stack for signals and puts the former back as it goes: of several that go in
+    another order than they came, one stays that is gone, and the next signal ends the program.
+    """
+    import openvino
+
+    return openvino.Core()
+
+
 def _openvino(path: Path, backend: str, threads: int | None, requests: int) -> _Loaded:
     import openvino
     from openvino.frontend import FrontEndManager
@@ -283,7 +296,7 @@ def _openvino(path: Path, backend: str, threads: int | None, requests: int) -> _
         raise ValueError(_unreadable(path)) from error
     if not model.inputs:  # an empty file is read as an empty model
         raise ValueError(_unreadable(path))
-    compiled = openvino.Core().compile_model(model, "CPU", _openvino_config(threads, requests))
+    compiled = openvino_core().compile_model(model, "CPU", _openvino_config(threads, requests))
     queue = openvino.AsyncInferQueue(compiled, requests) if requests > 1 else None
     request = None if queue else compiled.create_infer_request()
 

@@ -22,6 +22,7 @@ from fer_tf.inference.clips import write_video as write_video
 from fer_tf.inference.detect import Detector, crop_faces
 from fer_tf.inference.live import OnFrame
 from fer_tf.inference.pipeline import KEPT, Stage, StageError, StageTime, in_order, interrupts_held, run
+from fer_tf.inference.smooth import HALF_LIFE_S, Smoother
 from fer_tf.inference.table import FORMATS, FaceTable
 from fer_tf.inference.track import Tracker, Windows
 
@@ -53,6 +54,7 @@ def stream(
     batch: int | None = None,
     detect_every: int = 1,
     classify_every: int = 1,
+    half_life_s: float = HALF_LIFE_S,
     threaded: bool = True,
     depth: int | None = None,
     limit: int | None = None,
@@ -63,7 +65,8 @@ def stream(
     Close the iterator, or leave its loop, to stop.
     """
     batch, depth = _waiting(source, batch, depth)
-    stages, _ = _stages(source, engine, detector, batch, detect_every=detect_every, classify_every=classify_every)
+    choices = {"detect_every": detect_every, "classify_every": classify_every, "half_life_s": half_life_s}
+    stages, _ = _stages(source, engine, detector, batch, **choices)
     frames = read_frames(source, limit=limit)
     yield from run(frames, stages, threaded=threaded, depth=depth, times=times, source_name="decode")
 
@@ -89,6 +92,7 @@ class VideoSummary:
     threaded: bool
     detect_every: int
     classify_every: int
+    half_life_s: float
     stages: dict[str, StageTime]
     cpu_s: float
     latency_ms: dict[str, float] | None
@@ -137,6 +141,7 @@ def annotate_video(
     batch: int | None = None,
     detect_every: int = 1,
     classify_every: int = 1,
+    half_life_s: float = HALF_LIFE_S,
     threaded: bool = True,
     depth: int | None = None,
     limit: int | None = None,
@@ -154,6 +159,7 @@ def annotate_video(
     batch     faces to gather before the model runs; by default 8 for a file, 1 for a camera
     detect_every    look for faces on every n-th frame; between them the tracker says where they are
     classify_every  classify a tracked face on every n-th frame; between them it keeps what it was found to be
+    half_life_s     of what a tracked face was found to be before, see `Smoother`; 0 smooths nothing
     threaded  a thread per stage; False does everything in one
     depth     frames that may wait between two stages; by default 8 for a file, 1 for a camera
     limit     stop after so many frames
@@ -174,7 +180,8 @@ def annotate_video(
         rate = info.rate
         if output:
             check_size(info.width, info.height)
-    stages, batches = _stages(source, engine, detector, batch, detect_every=detect_every, classify_every=classify_every)
+    choices = {"detect_every": detect_every, "classify_every": classify_every, "half_life_s": half_life_s}
+    stages, batches = _stages(source, engine, detector, batch, **choices)
     drawn = bool(output or on_frame)
     if drawn:
         stages.append(_each("draw", lambda found: (found, draw(found, engine.card.emotions))))
@@ -224,6 +231,7 @@ def annotate_video(
         threaded=threaded,
         detect_every=detect_every,
         classify_every=classify_every,
+        half_life_s=half_life_s,
         stages=times,
         cpu_s=time.process_time() - cpu,
         latency_ms=percentiles(latencies),
@@ -244,13 +252,20 @@ def annotate_video(
 
 
 def _stages(
-    source, engine, detector: Detector | Sequence[Detector], batch: int, *, detect_every: int, classify_every: int
+    source,
+    engine,
+    detector: Detector | Sequence[Detector],
+    batch: int,
+    *,
+    detect_every: int,
+    classify_every: int,
+    half_life_s: float,
 ) -> tuple[list[Stage], Batches]:
     """From `Frame` to classified `Faces`; each stage has its own state, for each may run in a thread of its own."""
     for name, given in (("detect_every", detect_every), ("classify_every", classify_every)):
         if given < 1:
             raise ValueError(f"{name} must be at least 1 frame, got {given}")
-    detectors, tracker = _several(detector), Tracker()
+    detectors, tracker, smoother = _several(detector), Tracker(), Smoother(half_life_s=half_life_s)
 
     def look(frame: Frame, detector: Detector) -> Faces | Frame:
         return frame if frame.index % detect_every else _detected(frame, detector)
@@ -264,7 +279,7 @@ def _stages(
     return [
         Stage("detect", partial(in_order, [partial(look, detector=one) for one in detectors])),
         Stage("crop", batches.gather),
-        Stage("infer", batches.classify),
+        Stage("infer", lambda items: map(smoother.smooth, batches.classify(items))),
     ], batches
 
 
