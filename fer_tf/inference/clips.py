@@ -4,7 +4,7 @@ import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 
 from fer_tf.files import partial_path, settled
+from fer_tf.inference.sound import open_sound
 
 TICKS = 100
 """Steps per frame of a written clip's clock: fine enough for a variable frame rate."""
@@ -106,15 +107,17 @@ class VideoWriter:
     """Writes an H.264 mp4 beside its final place and moves it there when closed.
 
     Frames may come at any times that grow. All get the size of the first, made even by repeating the border.
+
+    audio_from  the clip that the frames come from: its audio is kept, in step with them, from the first to the last
     """
 
-    def __init__(self, path: Path, *, rate: Fraction):
+    def __init__(self, path: Path, *, rate: Fraction, audio_from: Path | str | None = None):
         import av
 
-        self.path, self.rate = path, rate
+        self.path, self.rate, self.audio_from = path, rate, audio_from
         self.partial = partial_path(path)
         self.container = av.open(str(self.partial), "w", format="mp4", options={"movflags": "faststart"})
-        self.stream = None
+        self.stream = self.sound = None
 
     def write(self, image: np.ndarray, time_s: float) -> None:
         import av
@@ -135,7 +138,18 @@ class VideoWriter:
         self.ticks = max(even if abs(ticks - even) <= TICKS // 10 else ticks, self.ticks + 1)
         frame.pts, frame.time_base = self.ticks, self.stream.codec_context.time_base
         with _encoding(self.path):
-            self.container.mux(self.stream.encode(frame))
+            self._mux(self.stream.encode(frame))
+            if self.sound:  # together: neither waits in memory for the other
+                self.sound.write_until(time_s - self.start_s)
+
+    def _mux(self, packets: Iterable) -> None:
+        for packet in packets:
+            try:
+                self.container.mux(packet)
+            except ValueError as error:  # a damaged packet of the audio, written before the one that is queued here
+                if not self.sound:
+                    raise
+                self.sound.lose(error)
 
     def _start(self, image: np.ndarray, time_s: float) -> None:
         self.shown = image.shape[1::-1]
@@ -147,13 +161,19 @@ class VideoWriter:
         self.stream.pix_fmt = "yuv420p"
         self.stream.codec_context.time_base = 1 / (self.rate * TICKS)
         self.stream.codec_context.colorspace = BT601  # what the conversion from RGB uses; players guess from the height
+        if self.audio_from is not None:
+            self.sound = open_sound(self.audio_from, self.container, start_s=time_s)
 
     def close(self, *, keep: bool) -> bool:
         """Finish the file and move it into place, or remove it; return whether it is there."""
         keep = keep and self.stream is not None
-        with settled(self.partial, self.path, keep=keep), _encoding(self.path), self.container:
+        with settled(self.partial, self.path, keep=keep), _encoding(self.path), self.container, ExitStack() as stack:
+            if self.sound:
+                stack.callback(self.sound.close)
             if keep:
-                self.container.mux(self.stream.encode())
+                self._mux(self.stream.encode())
+                if self.sound:
+                    self.sound.write_until(float((self.ticks + TICKS) / (self.rate * TICKS)))
         return keep
 
 

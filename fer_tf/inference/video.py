@@ -124,7 +124,7 @@ def annotate_video(
 
     source    a video file, or a camera's index
     engine    anything with `.card` and `.logits(crops)`; one that takes clips gets the last frames of each tracked face
-    output    .mp4, H.264, at the rate of the source
+    output    .mp4, H.264, at the rate of the source, with its audio
     table     .csv, .parquet or .jsonl
     batch     faces to gather before the model runs; by default 8 for a file, 1 for a camera
     threaded  a thread per stage; False does everything in one
@@ -166,7 +166,7 @@ def annotate_video(
             if rows:
                 stack.callback(finish, rows)
             if output:
-                writer = VideoWriter(output, rate=rate)
+                writer = VideoWriter(output, rate=rate, audio_from=None if is_camera(source) else source)
                 stack.callback(finish, writer)
                 stages.append(Stage("encode", partial(_written, writer)))
             items = run(read, stages, threaded=threaded, depth=depth, times=times, source_name="decode")
