@@ -75,7 +75,7 @@ def read_frames(source: Path | str | int, *, limit: int | None = None) -> Iterat
         raise ValueError(f"limit must be at least 1 frame, got {limit}")
     if is_camera(source) and int(source) > LAST_CAMERA:
         raise ValueError(f"expected a camera's number, 0 for the first, got {source}")
-    return _limited(_camera(int(source)) if is_camera(source) else _file(Path(source)), limit)
+    return _limited(read_camera(int(source)) if is_camera(source) else _file(Path(source)), limit)
 
 
 def _limited(frames: Iterator[Frame], limit: int | None) -> Iterator[Frame]:
@@ -239,13 +239,17 @@ def _decoded(path: Path, container) -> Iterator[tuple]:
     count = 0
     try:
         for frame in container.decode(video=0):
-            image = frame.to_ndarray(format="rgb24", threads=1)  # the stages are the threads
-            if turns := round(frame.rotation / 90) % 4:
-                image = np.ascontiguousarray(np.rot90(image, turns))
-            yield frame, image
+            yield frame, upright(frame)
             count += 1
     except av.FFmpegError as error:
         raise OSError(f"{path} cannot be decoded beyond frame {count} ({error.strerror})") from error
+
+
+def upright(frame) -> np.ndarray:
+    """Return a frame of PyAV as RGB, uint8 (height, width, 3), turned as its clip says."""
+    image = frame.to_ndarray(format="rgb24", threads=1)  # the stages are the threads
+    turns = round(frame.rotation / 90) % 4
+    return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
 
 
 def _last_byte(path: Path) -> bytes:
@@ -271,7 +275,8 @@ def _stated_s(container, stream) -> float | None:
     return None
 
 
-def _camera(index: int) -> Iterator[Frame]:
+def read_camera(index: int) -> Iterator[Frame]:
+    """Yield the frames of a camera; raises OSError if it cannot be opened or stops."""
     log, level = cv2.utils.logging, cv2.utils.logging.getLogLevel()
     log.setLogLevel(log.LOG_LEVEL_SILENT)  # what goes wrong is raised
     try:
