@@ -4,7 +4,7 @@ import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 
 from fer_tf.files import partial_path, settled
+from fer_tf.inference.sound import open_sound
 
 TICKS = 100
 """Steps per frame of a written clip's clock: fine enough for a variable frame rate."""
@@ -78,7 +79,7 @@ def read_frames(source: Path | str | int, *, limit: int | None = None) -> Iterat
         raise ValueError(f"limit must be at least 1 frame, got {limit}")
     if is_camera(source) and int(source) > LAST_CAMERA:
         raise ValueError(f"expected a camera's number, 0 for the first, got {source}")
-    return _limited(_camera(int(source)) if is_camera(source) else _file(Path(source)), limit)
+    return _limited(read_camera(int(source)) if is_camera(source) else _file(Path(source)), limit)
 
 
 def _limited(frames: Iterator[Frame], limit: int | None) -> Iterator[Frame]:
@@ -110,15 +111,17 @@ class VideoWriter:
     """Writes an H.264 mp4 beside its final place and moves it there when closed.
 
     Frames may come at any times that grow. All get the size of the first, made even by repeating the border.
+
+    audio_from  the clip that the frames come from: its audio is kept, in step with them, from the first to the last
     """
 
-    def __init__(self, path: Path, *, rate: Fraction):
+    def __init__(self, path: Path, *, rate: Fraction, audio_from: Path | str | None = None):
         import av
 
-        self.path, self.rate = path, rate
+        self.path, self.rate, self.audio_from = path, rate, audio_from
         self.partial = partial_path(path)
         self.container = av.open(str(self.partial), "w", format="mp4", options={"movflags": "faststart"})
-        self.stream = None
+        self.stream = self.sound = None
 
     def write(self, image: np.ndarray, time_s: float) -> None:
         import av
@@ -139,7 +142,18 @@ class VideoWriter:
         self.ticks = max(even if abs(ticks - even) <= TICKS // 10 else ticks, self.ticks + 1)
         frame.pts, frame.time_base = self.ticks, self.stream.codec_context.time_base
         with _encoding(self.path):
-            self.container.mux(self.stream.encode(frame))
+            self._mux(self.stream.encode(frame))
+            if self.sound:  # together: neither waits in memory for the other
+                self.sound.write_until(time_s - self.start_s)
+
+    def _mux(self, packets: Iterable) -> None:
+        for packet in packets:
+            try:
+                self.container.mux(packet)
+            except ValueError as error:  # a damaged packet of the audio, written before the one that is queued here
+                if not self.sound:
+                    raise
+                self.sound.lose(error)
 
     def _start(self, image: np.ndarray, time_s: float) -> None:
         self.shown = image.shape[1::-1]
@@ -151,13 +165,19 @@ class VideoWriter:
         self.stream.pix_fmt = "yuv420p"
         self.stream.codec_context.time_base = 1 / (self.rate * TICKS)
         self.stream.codec_context.colorspace = BT601  # what the conversion from RGB uses; players guess from the height
+        if self.audio_from is not None:
+            self.sound = open_sound(self.audio_from, self.container, start_s=time_s)
 
     def close(self, *, keep: bool) -> bool:
         """Finish the file and move it into place, or remove it; return whether it is there."""
         keep = keep and self.stream is not None
-        with settled(self.partial, self.path, keep=keep), _encoding(self.path), self.container:
+        with settled(self.partial, self.path, keep=keep), _encoding(self.path), self.container, ExitStack() as stack:
+            if self.sound:
+                stack.callback(self.sound.close)
             if keep:
-                self.container.mux(self.stream.encode())
+                self._mux(self.stream.encode())
+                if self.sound:
+                    self.sound.write_until(float((self.ticks + TICKS) / (self.rate * TICKS)))
         return keep
 
 
@@ -223,13 +243,17 @@ def _decoded(path: Path, container) -> Iterator[tuple]:
     count = 0
     try:
         for frame in container.decode(video=0):
-            image = frame.to_ndarray(format="rgb24", threads=1)  # the stages are the threads
-            if turns := round(frame.rotation / 90) % 4:
-                image = np.ascontiguousarray(np.rot90(image, turns))
-            yield frame, image
+            yield frame, upright(frame)
             count += 1
     except av.FFmpegError as error:
         raise OSError(f"{path} cannot be decoded beyond frame {count} ({error.strerror})") from error
+
+
+def upright(frame) -> np.ndarray:
+    """Return a frame of PyAV as RGB, uint8 (height, width, 3), turned as its clip says."""
+    image = frame.to_ndarray(format="rgb24", threads=1)  # the stages are the threads
+    turns = round(frame.rotation / 90) % 4
+    return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
 
 
 def _last_byte(path: Path) -> bytes:
@@ -255,7 +279,8 @@ def _stated_s(container, stream) -> float | None:
     return None
 
 
-def _camera(index: int) -> Iterator[Frame]:
+def read_camera(index: int) -> Iterator[Frame]:
+    """Yield the frames of a camera; raises OSError if it cannot be opened or stops."""
     log, level = cv2.utils.logging, cv2.utils.logging.getLogLevel()
     log.setLogLevel(log.LOG_LEVEL_SILENT)  # what goes wrong is raised
     try:

@@ -154,7 +154,7 @@ def annotate_video(
     engine    anything with `.card` and `.logits(crops)`; one of clips gets the last frames of each tracked face;
               of one with `.requests` so many calls are in flight
     detector  several of them look at as many frames at once
-    output    .mp4, H.264, at the rate of the source
+    output    .mp4, H.264, at the rate of the source, with its audio
     table     .csv, .parquet or .jsonl
     batch     faces to gather before the model runs; by default 8 for a file, 1 for a camera
     detect_every    look for faces on every n-th frame; between them the tracker says where they are
@@ -203,7 +203,7 @@ def annotate_video(
             if rows:
                 stack.callback(finish, rows)
             if output:
-                writer = VideoWriter(output, rate=rate)
+                writer = VideoWriter(output, rate=rate, audio_from=None if is_camera(source) else source)
                 stack.callback(finish, writer)
                 stages.append(Stage("encode", partial(_written, writer)))
             items = run(read, stages, threaded=threaded, depth=depth, times=times, source_name="decode")
