@@ -11,7 +11,10 @@ import numpy as np
 from fer_tf.data.images import resize_method
 from fer_tf.inference.yunet import STEP, yunet
 
-PIXELS = 640 * 480
+PIXELS = {"haar": 640 * 480, "yunet": 360 * 270}
+"""What a detector looks at unless told otherwise. YuNet's was chosen by benchmarks/detector_sizes.py: the smallest that
+finds what 480 x 360 finds in all sample clips, faces down to 15 of 270 pixels; smaller ones take up to half of the time
+off, and miss such faces, or turned ones."""
 MAX_UPSCALE = 2.0
 """A small image is enlarged for the detector by this much at most."""
 
@@ -40,8 +43,7 @@ class Detector:
         if min(size) < self.step:
             return np.empty((0, 4), np.float32), np.empty(0, np.float32)
         size = tuple(round(side / self.step) * self.step for side in size)
-        seen = image if size == (width, height) else cv2.resize(image, size, interpolation=resize_method(zoom))
-        xyxy, score = self.find(seen)
+        xyxy, score = self.find(_resized(image, size))
         xyxy = np.asarray(xyxy, np.float32).reshape(-1, 4) * np.float32([width / size[0], height / size[1]] * 2)
         xyxy = np.clip(xyxy, 0, np.float32([width, height] * 2))
         score = np.asarray(score, np.float32).reshape(-1)
@@ -53,7 +55,7 @@ class Detector:
 def load_detector(
     name: str = "haar",
     *,
-    pixels: int = PIXELS,
+    pixels: int | None = None,
     min_score: float = 0.6,
     model: Path | None = None,
     threads: int = 1,
@@ -62,9 +64,10 @@ def load_detector(
 
     name       "haar" (OpenCV's frontal cascade, inside the wheel), "yunet" (finds turned and small faces, too; needs a
                download), "full" (the image is one face already), or the path of YuNet's .onnx file
-    pixels     how many it looks at; more of them find smaller faces, in proportionally more time
+    pixels     how many it looks at; more of them find smaller faces, in proportionally more time; by default `PIXELS`
     min_score  the least confidence of a face
     model      YuNet's file, if not under data/yunet
+    threads    cores that one call of YuNet may use; OpenCV's, which Haar uses, are set by cv2.setNumThreads for all
 
     Raises ValueError for an unknown name and FileNotFoundError for a missing file.
     """
@@ -74,7 +77,8 @@ def load_detector(
         raise ValueError(
             f"unknown detector {name!r}; known are {', '.join(DETECTORS)} and a path to YuNet's .onnx file"
         )
-    if pixels < 1024:
+    pixels = PIXELS.get(name) if pixels is None else pixels
+    if pixels is not None and pixels < 1024:
         raise ValueError(f"pixels must be at least 1024, got {pixels}: a detector cannot see a face in fewer")
     return DETECTORS[name](pixels, min_score, model, threads)
 
@@ -111,6 +115,18 @@ def face_cropper(detector: Detector, *, image_size: int) -> Callable[[np.ndarray
         return crop_faces(frame, xyxy[:1], image_size=image_size, scale=detector.scale)[0] if len(xyxy) else None
 
     return crop
+
+
+def _resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Return the image at (width, height) for a detector: halved while it can be, then interpolated.
+
+    Halving takes the mean of four pixels, so nothing is skipped, and a whole frame of 1920 x 1080 is small in a seventh
+    of the time of INTER_AREA in one step. Of an odd side the last pixel is lost, less than a pixel of the result.
+    """
+    while image.shape[1] >= 2 * size[0] and image.shape[0] >= 2 * size[1]:
+        height, width = image.shape[0] // 2, image.shape[1] // 2
+        image = cv2.resize(image[: 2 * height, : 2 * width], (width, height), interpolation=cv2.INTER_AREA)
+    return image if image.shape[1::-1] == size else cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)
 
 
 def _within(size: int, start: float, stop: float) -> tuple[int, int]:

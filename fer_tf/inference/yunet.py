@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from fer_tf import paths
+from fer_tf.inference.track import overlap
 
 STRIDES = (8, 16, 32)
 STEP = STRIDES[-1]
@@ -102,13 +103,9 @@ def suppress(xyxy: np.ndarray, score: np.ndarray, *, max_iou: float = MAX_IOU, t
     Only the best `top_k` are looked at. The defaults are those of OpenCV's FaceDetectorYN.
     """
     order, kept = np.argsort(-score, kind="stable")[:top_k], []
-    areas = np.prod(xyxy[:, 2:] - xyxy[:, :2], axis=1)
     while len(order):
-        best, order = order[0], order[1:]
-        kept.append(best)
-        sides = np.minimum(xyxy[best, 2:], xyxy[order, 2:]) - np.maximum(xyxy[best, :2], xyxy[order, :2])
-        shared = np.prod(np.maximum(sides, 0), axis=1)
-        order = order[shared <= max_iou * (areas[best] + areas[order] - shared)]
+        kept.append(order[0])
+        order = order[1:][overlap(xyxy[order[:1]], xyxy[order[1:]])[0] <= max_iou]
     return np.array(kept, int)
 
 
