@@ -8,10 +8,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from fer_tf import paths
 from fer_tf.data.images import resize_method
+from fer_tf.inference.yunet import STEP, yunet
 
-PIXELS = 640 * 480
+PIXELS = {"haar": 640 * 480, "yunet": 360 * 270}
+"""What a detector looks at unless told otherwise. YuNet's was chosen by benchmarks/detector_sizes.py: the smallest that
+finds what 480 x 360 finds in all sample clips, faces down to 15 of 270 pixels; smaller ones take up to half of the time
+off, and miss such faces, or turned ones."""
 MAX_UPSCALE = 2.0
 """A small image is enlarged for the detector by this much at most."""
 
@@ -23,20 +26,24 @@ class Detector:
     find    uint8 RGB (height, width, 3) -> boxes (n, 4) left, top, right, bottom in its pixels, and scores (n,)
     pixels  every image is resized to about so many for `find`; None leaves it as it is
     scale   side of a square crop over the longer side of its box: what it takes to frame a face as FER2013 does
+    step    the sides of what `find` gets are multiples of it; a strip that is thinner holds no face
     """
 
     name: str
     find: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
     pixels: int | None
     scale: float
+    step: int = 1
 
     def __call__(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return boxes float32 (n, 4) clipped to the RGB image, in pixels, best first, and scores float32 (n,) 0..1."""
         height, width = image.shape[:2]
         zoom = min(math.sqrt(self.pixels / (height * width)), MAX_UPSCALE) if self.pixels else 1.0
         size = max(1, round(width * zoom)), max(1, round(height * zoom))
-        seen = image if size == (width, height) else cv2.resize(image, size, interpolation=resize_method(zoom))
-        xyxy, score = self.find(seen)
+        if min(size) < self.step:
+            return np.empty((0, 4), np.float32), np.empty(0, np.float32)
+        size = tuple(round(side / self.step) * self.step for side in size)
+        xyxy, score = self.find(_resized(image, size))
         xyxy = np.asarray(xyxy, np.float32).reshape(-1, 4) * np.float32([width / size[0], height / size[1]] * 2)
         xyxy = np.clip(xyxy, 0, np.float32([width, height] * 2))
         score = np.asarray(score, np.float32).reshape(-1)
@@ -46,15 +53,21 @@ class Detector:
 
 
 def load_detector(
-    name: str = "haar", *, pixels: int = PIXELS, min_score: float = 0.6, model: Path | None = None
+    name: str = "haar",
+    *,
+    pixels: int | None = None,
+    min_score: float = 0.6,
+    model: Path | None = None,
+    threads: int = 1,
 ) -> Detector:
     """Return a detector.
 
     name       "haar" (OpenCV's frontal cascade, inside the wheel), "yunet" (finds turned and small faces, too; needs a
                download), "full" (the image is one face already), or the path of YuNet's .onnx file
-    pixels     how many it looks at; more of them find smaller faces, in proportionally more time
+    pixels     how many it looks at; more of them find smaller faces, in proportionally more time; by default `PIXELS`
     min_score  the least confidence of a face
     model      YuNet's file, if not under data/yunet
+    threads    cores that one call of YuNet may use; OpenCV's, which Haar uses, are set by cv2.setNumThreads for all
 
     Raises ValueError for an unknown name and FileNotFoundError for a missing file.
     """
@@ -64,9 +77,10 @@ def load_detector(
         raise ValueError(
             f"unknown detector {name!r}; known are {', '.join(DETECTORS)} and a path to YuNet's .onnx file"
         )
-    if pixels < 1024:
+    pixels = PIXELS.get(name) if pixels is None else pixels
+    if pixels is not None and pixels < 1024:
         raise ValueError(f"pixels must be at least 1024, got {pixels}: a detector cannot see a face in fewer")
-    return DETECTORS[name](pixels, min_score, model)
+    return DETECTORS[name](pixels, min_score, model, threads)
 
 
 def crop_faces(
@@ -108,13 +122,25 @@ def face_cropper(detector: Detector, *, image_size: int) -> Callable[[np.ndarray
     return crop
 
 
+def _resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Return the image at (width, height) for a detector: halved while it can be, then interpolated.
+
+    Halving takes the mean of four pixels, so nothing is skipped, and a whole frame of 1920 x 1080 is small in a seventh
+    of the time of INTER_AREA in one step. Of an odd side the last pixel is lost, less than a pixel of the result.
+    """
+    while image.shape[1] >= 2 * size[0] and image.shape[0] >= 2 * size[1]:
+        height, width = image.shape[0] // 2, image.shape[1] // 2
+        image = cv2.resize(image[: 2 * height, : 2 * width], (width, height), interpolation=cv2.INTER_AREA)
+    return image if image.shape[1::-1] == size else cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)
+
+
 def _within(size: int, start: float, stop: float) -> tuple[int, int]:
     """Round to pixels, one at least."""
     first = min(round(start), size - 1)
     return first, max(round(stop), first + 1)
 
 
-def _haar(pixels: int, min_score: float, model: Path | None) -> Detector:
+def _haar(pixels: int, min_score: float, model: Path | None, threads: int) -> Detector:
     file = model or Path(cv2.data.haarcascades) / "haarcascade_frontalface_default.xml"
     cascade = cv2.CascadeClassifier(str(file))
     if cascade.empty():
@@ -134,35 +160,14 @@ def _haar(pixels: int, min_score: float, model: Path | None) -> Detector:
     return Detector(name="haar", find=find, pixels=pixels, scale=1.0)
 
 
-def _yunet(pixels: int, min_score: float, model: Path | None) -> Detector:
-    file = Path(model or paths.YUNET)
-    if not file.is_file():
-        raise FileNotFoundError(f"YuNet's model is not at {file}: run `fer-tf download yunet`, or name the file")
-    weights, nothing = np.fromfile(file, np.uint8), np.empty(0, np.uint8)  # OpenCV goes by a path's suffix
-    level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-    try:
-        network = cv2.FaceDetectorYN.create("onnx", weights, nothing, (64, 64), min_score)
-        network.detect(np.zeros((64, 64, 3), np.uint8))
-    except cv2.error as error:
-        raise ValueError(f"{file} is not YuNet's model: run `fer-tf download yunet` again") from error
-    finally:
-        cv2.utils.logging.setLogLevel(level)
-
-    def find(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        height, width = image.shape[:2]
-        network.setInputSize((width, height))
-        _, faces = network.detect(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
-        if faces is None or min(height, width) < 32:  # in a plain strip it sees faces
-            return np.empty((0, 4)), np.empty(0)
-        # Each row is x, y, w, h, five landmarks, score.
-        return np.hstack([faces[:, :2], faces[:, :2] + faces[:, 2:4]]), faces[:, 14]
-
+def _yunet(pixels: int, min_score: float, model: Path | None, threads: int) -> Detector:
+    find = yunet(model, min_score=min_score, threads=threads)
     # A tight, tall box. On FER2013 it is 48.5 pixels high (median of 388 faces), so a whole picture is 0.99 of it;
     # Haar's box is 0.96 of it on the sample clips (146 faces). The centres differ by 1 and by -3 % of it: nothing.
-    return Detector(name="yunet", find=find, pixels=pixels, scale=0.98)
+    return Detector(name="yunet", find=find, pixels=pixels, scale=0.98, step=STEP)
 
 
-def _full(pixels: int, min_score: float, model: Path | None) -> Detector:
+def _full(pixels: int, min_score: float, model: Path | None, threads: int) -> Detector:
     def find(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return np.float32([[0, 0, image.shape[1], image.shape[0]]]), np.ones(1)
 
