@@ -294,36 +294,40 @@ def image(
 
 @app.command()
 def video(
-    source: Annotated[str, typer.Argument(help="A clip (mp4, mkv, gif ...) or a camera's number.")],
+    source: Annotated[str, typer.Argument(help="A clip (mp4, mkv, gif ...), a camera's number or a stream's rtsp://.")],
     output: Annotated[Path | None, typer.Option(help="The annotated clip, .mp4.")] = None,
     table: Annotated[Path | None, typer.Option(help="Every face of every frame: .csv, .parquet or .jsonl.")] = None,
     model: Model = "mobilenet_v2",
     detector: Detector = "haar",
     backend: Backend = None,
-    batch: Annotated[int | None, typer.Option(help="Faces to gather before the model runs; 8, a camera 1.")] = None,
+    batch: Annotated[int, typer.Option(help="Faces in a model call, at most.")] = 8,
     detect_every: Annotated[int, typer.Option(help="Look for faces on every n-th frame, follow them between.")] = 1,
     classify_every: Annotated[int, typer.Option(help="Classify a face that is followed on every n-th frame.")] = 1,
     half_life: Annotated[float, typer.Option(help="Seconds after which the past of a face counts half; 0: not.")] = 0.3,
-    requests: Annotated[int | None, typer.Option(help="Detectors and model calls at once; cores, a camera 1.")] = None,
+    requests: Annotated[int | None, typer.Option(help="Detectors and model calls at once; cores, live 1.")] = None,
+    max_age: Annotated[float, typer.Option(help="Live: seconds that a frame may wait before it is dropped.")] = 0.2,
     threads: Annotated[int | None, typer.Option(help="Cores the model may use.")] = None,
     watch: Annotated[bool, typer.Option("--show", help="Show the frames in a window; q closes it.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Annotate a clip or a camera: boxes, labels and probability bars; write the clip and a table."""
-    from fer_tf.inference.clips import is_camera, probe
+    from fer_tf.inference.clips import probe
     from fer_tf.inference.detect import load_detector
     from fer_tf.inference.live import live_window
     from fer_tf.inference.pipeline import cores
+    from fer_tf.inference.sources import is_live, open_live
     from fer_tf.inference.video import VideoError, VideoInterrupted, annotate_video
 
     if not (output or table or watch or as_json):
         raise ValueError("nothing to do: give --output, --table, --show or --json")
-    requests = requests or (1 if is_camera(source) else cores())
+    requests = requests or (1 if is_live(source) else cores())
     engine = _engine(model, backend, threads, requests)
     choices = {"engine": engine, "detector": [load_detector(detector) for _ in range(requests)]}
     choices |= {"output": output, "table": table, "detect_every": detect_every, "classify_every": classify_every}
-    choices["half_life_s"] = half_life
-    info, window = None if is_camera(source) else probe(source), engine.card.window
+    choices |= {"half_life_s": half_life}
+    live, window = is_live(source), engine.card.window
+    info = None if live else probe(source)
+    given = open_live(source, max_age_s=max_age) if live else source
     if info and window > 1:
         span = f"{window} frames, here {window / float(info.rate):.1f} s"
         terminal.say(f"{engine.card.name} judges the last {span}: right for clips of the pace that it was trained on")
@@ -332,7 +336,7 @@ def video(
         live_window() if watch else nullcontext() as on_frame,
     ):
         try:
-            summary = annotate_video(source, **choices, batch=batch, on_frame=on_frame, progress=advance)
+            summary = annotate_video(given, **choices, batch=batch, on_frame=on_frame, progress=advance)
         except (VideoError, VideoInterrupted) as stopped:
             if as_json:
                 show(stopped.summary.to_dict(), as_json=True)
@@ -341,6 +345,8 @@ def video(
         f"{summary.frames:,} frames, {summary.faces:,} faces, {summary.seconds:.1f} s, "
         f"{summary.frames_per_s:.1f} frames/s ({engine.card.name} on {summary.provider}, {summary.detector})"
     )
+    if live:
+        line += f"; {summary.dropped} frames dropped, {summary.damaged} damaged, reconnected {summary.reconnects} times"
     show(summary.to_dict(), line, *filter(None, (summary.output, summary.table)), as_json=as_json)
     _hint(summary.detector, nothing=not summary.faces)
 

@@ -37,6 +37,18 @@ def draw(faces: Faces, emotions: tuple[str, ...]) -> np.ndarray:
     return image
 
 
+def with_age(image: np.ndarray, age_s: float) -> np.ndarray:
+    """Return a copy of an annotated frame that says how old it is."""
+    image = image.copy()
+    line = int(np.clip(min(image.shape[:2]) / 24, 11, 56))
+    note = f"no new frame for {age_s:.0f} s"
+    width = _text(note, line).shape[1] + line
+    view = image[-2 * line :, :width]
+    _blend(view, PAPER, np.full(view.shape[:2], int(128 * PAPER_OPACITY), np.int16))
+    _write(view, note, "", INK, line, line // 2)
+    return image
+
+
 class Panel(NamedTuple):
     """A panel's place in pixels; `size` is the index of the size that it got."""
 

@@ -1,7 +1,6 @@
-"""Clips in and out: frames with their times from a file or a camera, and H.264 files that play in a browser."""
+"""Clips in and out: frames with their times from a file, and H.264 files that play in a browser."""
 
 import os
-import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -21,7 +20,6 @@ TICKS = 100
 MAX_SIDE = 16384
 """Pixels that the encoder takes each way."""
 BT601 = 6
-LAST_CAMERA = 2**31 - 1
 CUT_SHORT_S = 0.5
 """A file that ends this much before the length that it states is broken."""
 
@@ -49,11 +47,6 @@ class ClipInfo:
     duration_s: float | None
 
 
-def is_camera(source: Path | str | int) -> bool:
-    """A number is a camera's index, as int or as text."""
-    return isinstance(source, int) or str(source).isdecimal()
-
-
 def probe(source: Path | str) -> ClipInfo:
     """Decode the first frame of a file and return its facts; raises FileNotFoundError or ValueError."""
     path = Path(source)
@@ -68,18 +61,15 @@ def probe(source: Path | str) -> ClipInfo:
         return ClipInfo(width=width, height=height, rate=rate, frames=stream.frames or counted, duration_s=duration)
 
 
-def read_frames(source: Path | str | int, *, limit: int | None = None) -> Iterator[Frame]:
-    """Yield the frames of a file (mp4, mkv, gif ...) or of a camera, at most `limit`.
+def read_frames(source: Path | str, *, limit: int | None = None) -> Iterator[Frame]:
+    """Yield the frames of a file (mp4, mkv, gif ...), at most `limit`.
 
-    Raises ValueError at once for a limit or a camera's number that cannot be, FileNotFoundError or ValueError at the
-    first frame for what cannot be opened, and OSError after the last good frame of a file that is damaged or cut short,
-    or of a camera that stops.
+    Raises ValueError at once for a limit that cannot be, FileNotFoundError or ValueError at the first frame for what
+    cannot be opened, and OSError after the last good frame of a file that is damaged or cut short.
     """
     if limit is not None and limit < 1:
         raise ValueError(f"limit must be at least 1 frame, got {limit}")
-    if is_camera(source) and int(source) > LAST_CAMERA:
-        raise ValueError(f"expected a camera's number, 0 for the first, got {source}")
-    return _limited(read_camera(int(source)) if is_camera(source) else _file(Path(source)), limit)
+    return _limited(_file(Path(source)), limit)
 
 
 def _limited(frames: Iterator[Frame], limit: int | None) -> Iterator[Frame]:
@@ -277,29 +267,3 @@ def _stated_s(container, stream) -> float | None:
     if len(container.streams) == 1 and container.duration:
         return container.duration / 1e6
     return None
-
-
-def read_camera(index: int) -> Iterator[Frame]:
-    """Yield the frames of a camera; raises OSError if it cannot be opened or stops."""
-    log, level = cv2.utils.logging, cv2.utils.logging.getLogLevel()
-    log.setLogLevel(log.LOG_LEVEL_SILENT)  # what goes wrong is raised
-    try:
-        capture = cv2.VideoCapture(index)
-    finally:
-        log.setLogLevel(level)
-    try:
-        if not capture.isOpened():
-            device = Path(f"/dev/video{index}")
-            absent = sys.platform == "linux" and not device.exists()
-            why = f"there is no {device}, plug it in" if absent else "another program may hold it, close that"
-            raise OSError(f"camera {index} cannot be opened by OpenCV: {why} or give another number")
-        started, count = time.perf_counter(), 0
-        while True:
-            arrived, image = capture.read()
-            if not arrived:
-                raise OSError(f"camera {index} stopped after {count} frames")
-            now = time.perf_counter()
-            yield Frame(count, now - started, cv2.cvtColor(image, cv2.COLOR_BGR2RGB), now)
-            count += 1
-    finally:
-        capture.release()

@@ -11,6 +11,7 @@ it is opened again, after pauses that grow.
 
 import logging
 import re
+import sys
 import threading
 import time
 from collections import deque
@@ -20,15 +21,17 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 
-from fer_tf.inference.clips import LAST_CAMERA, Frame, is_camera, read_camera, upright
+from fer_tf.inference.clips import Frame, upright
 
 SCHEMES = ("rtsp", "rtsps", "rtmp", "http", "https", "udp", "tcp")
 TIMEOUT_S = 5.0
 """Seconds after which a stream that does not answer, or sends nothing, counts as gone."""
 CLOSE_S = TIMEOUT_S + 1
 """Seconds that `Live.close` waits for its thread before it leaves a hung one behind."""
+LAST_CAMERA = 2**31 - 1
 PAUSE_S, LONGEST_PAUSE_S = 0.2, 5.0
 OPTIONS = {"fflags": "nobuffer", "analyzeduration": "2000000"}  # microseconds
 SCHEME_OPTIONS = {"rtsp": {"rtsp_transport": "tcp"}, "udp": {"overrun_nonfatal": "1"}}  # UDP loses packets of RTSP
@@ -44,9 +47,19 @@ class Stale(NamedTuple):
     age_s: float
 
 
-def is_live(source: Path | str | int) -> bool:
-    """A camera's number, a stream's address or a device is live; a file is not."""
-    return is_camera(source) or _scheme(source) is not None or str(source).startswith("/dev/")
+def is_camera(source: Path | str | int) -> bool:
+    """A number is a camera's index, as int or as text."""
+    return isinstance(source, int) or str(source).isdecimal()
+
+
+def is_live(source: "Path | str | int | Live") -> bool:
+    """A camera's number, a stream's address, a device or a `Live` is live; a file is not."""
+    return (
+        isinstance(source, Live)
+        or is_camera(source)
+        or _scheme(source) is not None
+        or str(source).startswith("/dev/video")
+    )
 
 
 def open_live(source: Path | str | int, **choices) -> "Live":
@@ -54,7 +67,7 @@ def open_live(source: Path | str | int, **choices) -> "Live":
 
     The choices are those of `Live`. Raises ValueError at once for what is none of these.
     """
-    scheme, device = _scheme(source), str(source).startswith("/dev/")
+    scheme, device = _scheme(source), str(source).startswith("/dev/video")
     if is_camera(source):
         if int(source) > LAST_CAMERA:
             raise ValueError(f"expected a camera's number, 0 for the first, got {source}")
@@ -118,6 +131,9 @@ class Live:
         self._changed, self._closed = threading.Condition(), threading.Event()
         self._wait = wait or self._closed.wait
         self._thread = threading.Thread(target=self._read, name=f"reader of {name}", daemon=True)
+
+    def __str__(self) -> str:
+        return self.name
 
     @property
     def now_s(self) -> float:
@@ -221,7 +237,7 @@ class Live:
             if len(self._waiting) == self.keep:
                 self._waiting.popleft()
                 self.dropped += 1
-            self._waiting.append(Frame(self._arrived, now - self._began_s, picture))
+            self._waiting.append(Frame(self._arrived, now - self._began_s, picture, time.perf_counter()))
             self._arrived += 1
             self._changed.notify_all()
 
@@ -232,9 +248,25 @@ def _scheme(source: Path | str | int) -> str | None:
 
 
 def _camera(index: int) -> Iterator[np.ndarray]:
-    with closing(read_camera(index)) as frames:
-        for frame in frames:
-            yield frame.image
+    log, level = cv2.utils.logging, cv2.utils.logging.getLogLevel()
+    log.setLogLevel(log.LOG_LEVEL_SILENT)  # what goes wrong is raised
+    try:
+        capture = cv2.VideoCapture(index)
+    finally:
+        log.setLogLevel(level)
+    try:
+        if not capture.isOpened():
+            device = Path(f"/dev/video{index}")
+            absent = sys.platform == "linux" and not device.exists()
+            why = f"there is no {device}, plug it in" if absent else "another program may hold it, close that"
+            raise OSError(f"camera {index} cannot be opened by OpenCV: {why} or give another number")
+        while True:
+            arrived, image = capture.read()
+            if not arrived:
+                raise OSError(f"camera {index} stopped")
+            yield cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    finally:
+        capture.release()
 
 
 def _stream(address: str, name: str) -> Iterator[np.ndarray | None]:

@@ -15,19 +15,22 @@ import numpy as np
 from fer_tf.data.images import read_image
 from fer_tf.faces import Faces
 from fer_tf.files import check_writable
-from fer_tf.inference.annotate import draw
+from fer_tf.inference.annotate import draw, with_age
 from fer_tf.inference.batch import Batches
-from fer_tf.inference.clips import Frame, VideoWriter, check_size, is_camera, probe, read_frames
+from fer_tf.inference.clips import Frame, VideoWriter, check_size, probe, read_frames
 from fer_tf.inference.clips import write_video as write_video
 from fer_tf.inference.detect import Detector, crop_faces
 from fer_tf.inference.live import OnFrame
-from fer_tf.inference.pipeline import KEPT, Stage, StageError, StageTime, in_order, interrupts_held, run
+from fer_tf.inference.pipeline import KEPT, Items, Stage, StageError, StageTime, in_order, interrupts_held, run
 from fer_tf.inference.smooth import HALF_LIFE_S, Smoother
+from fer_tf.inference.sources import Live, is_live, open_live
 from fer_tf.inference.table import FORMATS, FaceTable
 from fer_tf.inference.track import Tracker, Windows
 
 BATCH = 8
-"""Faces of a file to classify at once, and frames that may wait between two stages; for a camera both are 1."""
+"""Faces to classify in one call, and frames of a file that may wait between two stages."""
+STALE_S = 0.5
+"""Seconds without a new frame after which the last one is shown again, with its age."""
 
 
 def infer_image(path_or_array: Path | str | np.ndarray, *, engine, detector: Detector) -> Faces:
@@ -47,11 +50,11 @@ def infer_image(path_or_array: Path | str | np.ndarray, *, engine, detector: Det
 
 
 def stream(
-    source: Path | str | int,
+    source: Path | str | int | Live,
     *,
     engine,
     detector: Detector | Sequence[Detector],
-    batch: int | None = None,
+    batch: int = BATCH,
     detect_every: int = 1,
     classify_every: int = 1,
     half_life_s: float = HALF_LIFE_S,
@@ -60,14 +63,14 @@ def stream(
     limit: int | None = None,
     times: dict[str, StageTime] | None = None,
 ) -> Iterator[Faces]:
-    """Yield the classified faces of every frame of a file or a camera, in order; the rest as in `annotate_video`.
+    """Yield the classified faces of every frame of a file or a live source, in order; the rest as in `annotate_video`.
 
     Close the iterator, or leave its loop, to stop.
     """
-    batch, depth = _waiting(source, batch, depth)
+    depth = _depth(source, depth)
     choices = {"detect_every": detect_every, "classify_every": classify_every, "half_life_s": half_life_s}
     stages, _ = _stages(source, engine, detector, batch, **choices)
-    frames = read_frames(source, limit=limit)
+    frames = _frames(source, limit=limit)
     yield from run(frames, stages, threaded=threaded, depth=depth, times=times, source_name="decode")
 
 
@@ -76,6 +79,7 @@ class VideoSummary:
     """What `annotate_video` did.
 
     seconds        the time of the whole run; stages holds each stage's own
+    dropped, damaged, reconnects   of a live source: frames left out, broken ones, and how often it came back
     cpu_s          seconds of a core that the process took, in all its threads
     latency_ms     from a frame's decoding to its end, percentiles; None without frames
     calls          of the model, which classified so many crops in them
@@ -93,6 +97,9 @@ class VideoSummary:
     detect_every: int
     classify_every: int
     half_life_s: float
+    dropped: int
+    damaged: int
+    reconnects: int
     stages: dict[str, StageTime]
     cpu_s: float
     latency_ms: dict[str, float] | None
@@ -132,13 +139,13 @@ class VideoInterrupted(KeyboardInterrupt):
 
 
 def annotate_video(
-    source: Path | str | int,
+    source: Path | str | int | Live,
     *,
     engine,
     detector: Detector | Sequence[Detector],
     output: Path | str | None = None,
     table: Path | str | None = None,
-    batch: int | None = None,
+    batch: int = BATCH,
     detect_every: int = 1,
     classify_every: int = 1,
     half_life_s: float = HALF_LIFE_S,
@@ -150,18 +157,19 @@ def annotate_video(
 ) -> VideoSummary:
     """Classify every face of a clip; write the annotated clip and the table of faces where they are asked for.
 
-    source    a video file, or a camera's index
+    source    a video file; or a live source: a camera's index, a device, a stream's address, or what
+              `open_live` returned, with limits of its own
     engine    anything with `.card` and `.logits(crops)`; one of clips gets the last frames of each tracked face;
               of one with `.requests` so many calls are in flight
     detector  several of them look at as many frames at once
     output    .mp4, H.264, at the rate of the source, with its audio
     table     .csv, .parquet or .jsonl
-    batch     faces to gather before the model runs; by default 8 for a file, 1 for a camera
+    batch     faces that a model call takes at most; those of a file wait for others, those of a live source do not
     detect_every    look for faces on every n-th frame; between them the tracker says where they are
     classify_every  classify a tracked face on every n-th frame; between them it keeps what it was found to be
     half_life_s     of what a tracked face was found to be before, see `Smoother`; 0 smooths nothing
     threaded  a thread per stage; False does everything in one
-    depth     frames that may wait between two stages; by default 8 for a file, 1 for a camera
+    depth     frames that may wait between two stages; by default 8 for a file, 1 for a live source
     limit     stop after so many frames
     on_frame  sees every finished frame and may return False to stop: `live_window`, `notebook_display`
     progress  is called with the number of frames done
@@ -170,12 +178,12 @@ def annotate_video(
     stage breaks later, files hold every frame that was finished, and VideoError says how many that are; so does
     VideoInterrupted after Ctrl-C, which ends the frame in hand first.
     """
-    batch, depth = _waiting(source, batch, depth)
+    depth = _depth(source, depth)
     output, table = (None if path is None else Path(path) for path in (output, table))
     _check_paths(source, output, table)
-    read = read_frames(source, limit=limit)
+    read = _frames(source, limit=limit)
     rate = Fraction(30)
-    if not is_camera(source):
+    if not is_live(source):
         info = probe(source)
         rate = info.rate
         if output:
@@ -203,20 +211,22 @@ def annotate_video(
             if rows:
                 stack.callback(finish, rows)
             if output:
-                writer = VideoWriter(output, rate=rate, audio_from=None if is_camera(source) else source)
+                writer = VideoWriter(output, rate=rate, audio_from=None if is_live(source) else source)
                 stack.callback(finish, writer)
                 stages.append(Stage("encode", partial(_written, writer)))
+            if on_frame:
+                stages.append(Stage("show", partial(_shown, on_frame)))
             items = run(read, stages, threaded=threaded, depth=depth, times=times, source_name="decode")
             stack.enter_context(closing(items))
             for item in items:
-                found, image = item if drawn else (item, None)
+                found = item[0] if drawn else item
                 frames, faces = frames + 1, faces + len(found)
                 latencies.append(time.perf_counter() - found.read_at)
                 if rows:
                     rows.write(found)
                 if progress:
                     progress(frames)
-                if (on_frame and on_frame(found, image) is False) or interrupts:
+                if interrupts:
                     break
     except (StageError, OSError, KeyboardInterrupt) as error:  # OSError: the files could not be finished
         failure = error
@@ -232,6 +242,7 @@ def annotate_video(
         detect_every=detect_every,
         classify_every=classify_every,
         half_life_s=half_life_s,
+        **{name: getattr(read, name, 0) for name in ("dropped", "damaged", "reconnects")},
         stages=times,
         cpu_s=time.process_time() - cpu,
         latency_ms=percentiles(latencies),
@@ -274,7 +285,7 @@ def _stages(
         return tracker.follow(found) if isinstance(found, Faces) else tracker.predict(_empty(found))
 
     cut = _cutter(Windows(engine.card.window), scale=detectors[0].scale)
-    max_wait_s = 0.0 if is_camera(source) else None
+    max_wait_s = 0.0 if is_live(source) else None
     batches = Batches(engine, size=batch, follow=follow, cut=cut, max_wait_s=max_wait_s, every=classify_every)
     return [
         Stage("detect", partial(in_order, [partial(look, detector=one) for one in detectors])),
@@ -343,21 +354,37 @@ def _written(writer: VideoWriter, items: Iterator[tuple[Faces, np.ndarray]]) -> 
         yield faces, image
 
 
+def _shown(on_frame: OnFrame, items: Items) -> Iterator[tuple[Faces, np.ndarray]]:
+    """Show every frame until `on_frame` says False; where nothing new comes, the last one again with its age."""
+    while (item := next(items, None)) is not None:
+        go_on, shown_at = on_frame(*item), time.perf_counter()
+        yield item
+        while go_on is not False and not items.ready(STALE_S):
+            go_on = on_frame(item[0], with_age(item[1], time.perf_counter() - shown_at))
+        if go_on is False:
+            return
+
+
 def _each(name: str, function: Callable) -> Stage:
     """A stage that turns one item into one."""
     return Stage(name, partial(map, function))
 
 
-def _waiting(source: Path | str | int, batch: int | None, depth: int | None) -> tuple[int, int]:
-    """Return batch and depth: a camera's frames never wait for others, a file's do."""
-    usual = 1 if is_camera(source) else BATCH
-    batch = usual if batch is None else batch
-    if batch < 1:
-        raise ValueError(f"batch must be at least 1 face, got {batch}")
-    return batch, usual if depth is None else depth
+def _frames(source: Path | str | int | Live, *, limit: int | None) -> Iterator[Frame] | Live:
+    if not is_live(source):
+        return read_frames(source, limit=limit)
+    live = source if isinstance(source, Live) else open_live(source)
+    live.limit = limit or live.limit
+    return live
 
 
-def _check_paths(source: Path | str | int, output: Path | None, table: Path | None) -> None:
+def _depth(source: Path | str | int | Live, depth: int | None) -> int:
+    """Return how many frames may wait between two stages: a live source's hardly, a file's do."""
+    usual = 1 if is_live(source) else BATCH
+    return usual if depth is None else depth
+
+
+def _check_paths(source: Path | str | int | Live, output: Path | None, table: Path | None) -> None:
     """Refuse, before any work, what could not be written."""
     for path, suffixes, what in ((output, (".mp4",), "an annotated clip"), (table, tuple(FORMATS), "a table")):
         if path is None:
@@ -365,5 +392,5 @@ def _check_paths(source: Path | str | int, output: Path | None, table: Path | No
         if path.suffix.lower() not in suffixes:
             raise ValueError(f"{what} is written as {', '.join(suffixes)}, got {path.name}")
         check_writable(path)
-        if not is_camera(source) and path.resolve() == Path(source).resolve():
+        if not is_live(source) and path.resolve() == Path(source).resolve():
             raise ValueError(f"{path} is the source itself: name another file for {what}")

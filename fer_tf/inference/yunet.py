@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from fer_tf import paths
+from fer_tf.inference.engine import openvino_core
 from fer_tf.inference.track import overlap
 
 STRIDES = (8, 16, 32)
@@ -149,4 +150,4 @@ def _compiled(onnx: bytes, height: int, width: int, threads: int):
         "INFERENCE_PRECISION_HINT": "f32",  # as the engine: where a CPU has bfloat16 the default is that
         "ENABLE_CPU_PINNING": "NO",
     }
-    return openvino.Core().compile_model(steps.build(), "CPU", config)
+    return openvino_core().compile_model(steps.build(), "CPU", config)
