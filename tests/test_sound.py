@@ -7,39 +7,11 @@ import av
 import numpy as np
 import pytest
 from squares import BLIND
+from tones import NTSC, make_clip
 
 from fer_tf.inference import sound
 from fer_tf.inference.clips import VideoWriter, probe, read_frames
 from fer_tf.inference.video import annotate_video
-
-NTSC = Fraction(30000, 1001)
-HZ = 48_000
-
-
-def make_clip(path, codec: str = "aac", *, rate=NTSC, times=None, tone_s=1.0, begins_s=0.0, picture_s=0.0, seconds=2.0):
-    """Write grey pictures from `picture_s` on, and sound from `begins_s` on that is silent until `tone_s`."""
-    times = np.arange(round(seconds * rate)) / float(rate) if times is None else times
-    wave = np.arange(round((picture_s + seconds - begins_s) * HZ)) / HZ + begins_s
-    wave = np.where(wave >= tone_s, 0.5 * np.sin(2 * np.pi * 1000 * (wave - tone_s)), 0).astype(np.float32)
-    with av.open(str(path), "w") as container:
-        pictures = container.add_stream("libx264", rate=rate, width=64, height=48)
-        pictures.codec_context.time_base = 1 / (rate * 100)
-        pictures.options = {"tune": "zerolatency"}
-        track = container.add_stream(codec, rate=HZ)
-        track.layout, track.bit_rate = "mono", 96_000
-        for index, time_s in enumerate(times):
-            frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), index % 250, np.uint8), format="rgb24")
-            frame.pts = round((picture_s + time_s) * rate * 100)
-            frame.time_base = 1 / (rate * 100)
-            container.mux(pictures.encode(frame))
-        for start in range(0, len(wave), 960):
-            frame = av.AudioFrame.from_ndarray(wave[None, start : start + 960], format="fltp", layout="mono")
-            frame.sample_rate, frame.time_base = HZ, Fraction(1, HZ)
-            frame.pts = round(begins_s * HZ) + start
-            container.mux(track.encode(frame))
-        for stream in (pictures, track):
-            container.mux(stream.encode(None))
-    return path
 
 
 def carry_over(source, target, *, frames: int | None = None, audio_from=None):
