@@ -141,6 +141,7 @@ def test_notices_a_file_that_ends_early_without_an_error(suffix, shared_data, tm
 
 
 @pytest.mark.parametrize("suffix", [".mkv", ".flv", ".mp4", ".ts"])
-def test_sound_may_be_longer_than_the_pictures(suffix, tmp_path):
-    clip = make_clip(tmp_path / f"a{suffix}", times=np.arange(12) / 25, rate=Fraction(25), seconds=2.0, hz=44_100)
-    assert len(list(read_frames(clip))) == 12
+@pytest.mark.parametrize("frames", [1, 6, 40])
+def test_sound_may_be_longer_than_the_pictures(suffix, frames, tmp_path):
+    clip = make_clip(tmp_path / f"a{suffix}", times=np.arange(frames) / 25, rate=Fraction(25), seconds=4.0, hz=44_100)
+    assert len(list(read_frames(clip))) == frames

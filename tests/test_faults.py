@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import av
+import cv2
 import numpy as np
 import pytest
 from squares import BLIND, FINDER, read_table
@@ -105,7 +106,8 @@ def test_a_clip_that_changes_its_size_keeps_boxes_and_pictures(threaded, engine,
     assert summary.frames == probe(output).frames == 10
     assert {frame.image.shape for frame in read_frames(output)} == {(48, 64, 3)}
     read = read_table(rows)  # in pixels of each frame as it came
-    assert read[["right", "bottom"]].to_numpy().tolist() == [[56, 48]] * 5 + [[32, 64]] * 5 or len(read) == 10
+    sides = (read[["right", "bottom"]].to_numpy() - read[["left", "top"]].to_numpy()).max(axis=1)
+    assert sides.tolist() == [64] * 5 + [96] * 5
 
 
 def test_uneven_times_are_kept_in_the_clip_and_in_the_table(threaded, engine, tmp_path):
@@ -131,7 +133,8 @@ def test_a_clip_without_a_frame_is_refused_before_work(engine, tmp_path):
 def test_a_frame_of_8k_goes_through(engine, tmp_path):
     across = np.linspace(0, 255, 7680, dtype=np.uint8)
     image = np.ascontiguousarray(np.broadcast_to(across[None, :, None], (4320, 7680, 3)))
-    clip = write_video(tmp_path / "a.mp4", [image], fps=25)
+    clip = tmp_path / "a.jpg"
+    cv2.imwrite(str(clip), image)
     output, rows = tmp_path / "out.mp4", tmp_path / "faces.csv"
     full = load_detector("full")
     assert annotate_video(clip, engine=engine, detector=full, output=output, table=rows).faces == 1
@@ -182,7 +185,7 @@ def test_stops_at_any_moment(frames, threaded, clip, engine):
 def test_the_command_line_finishes_its_files_when_it_is_stopped(name, engine, tmp_path):
     folder = tmp_path / "out"
     folder.mkdir()
-    clip = make_clip(tmp_path / "clip.mkv", times=np.arange(6000) / NTSC, seconds=200.0, tone_s=0.0)
+    clip = make_clip(tmp_path / "clip.mkv", seconds=100.0, tone_s=0.0)
     output, rows = folder / "out.mp4", folder / "faces.csv"
     command = [FER_TF, "video", clip, "--output", output, "--table", rows, "--model", engine.path, "--detector", "full"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as program:
@@ -194,7 +197,7 @@ def test_the_command_line_finishes_its_files_when_it_is_stopped(name, engine, tm
     frames = probe(output).frames
     assert (program.returncode, told) == (130, ""), errors
     assert f"stopped after {frames} frames; they are in {output} and {rows}" in errors
-    assert 0 < frames < 6000 and list(read_table(rows)["frame"]) == list(range(frames))
+    assert 0 < frames < 2997 and list(read_table(rows)["frame"]) == list(range(frames))
     assert len(list(read_frames(output))) == frames
     with av.open(str(output)) as container:
         ends = [frame.time + frame.samples / frame.rate for frame in container.decode(audio=0)]

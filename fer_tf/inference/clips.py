@@ -24,8 +24,6 @@ BT601 = 6
 LAST_CAMERA = 2**31 - 1
 CUT_SHORT_S = 0.5
 """A file that ends this much before the length that it states is broken."""
-WHOLE_LENGTH = "matroska", "flv"
-"""Formats that state one length for all streams; libav passes it off as that of each."""
 
 
 class Frame(NamedTuple):
@@ -270,7 +268,7 @@ def _stated_s(container, stream) -> float | None:
     if tag := stream.metadata.get("DURATION"):  # Matroska: hours:minutes:seconds
         hours, minutes, seconds = tag.split(":")
         return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
-    if stream.duration is not None and not container.format.name.startswith(WHOLE_LENGTH):
+    if stream.duration is not None and not container.format.name.startswith("matroska"):  # there it is that of all
         return float(stream.duration * stream.time_base)
     if len(container.streams) == 1 and container.duration:
         return container.duration / 1e6
