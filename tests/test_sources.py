@@ -4,9 +4,10 @@ import http.server
 import queue
 import threading
 import time
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from fractions import Fraction
 from itertools import cycle
+from operator import attrgetter
 
 import av
 import cv2
@@ -15,6 +16,7 @@ import pytest
 
 from fer_tf.inference import sources
 from fer_tf.inference.clips import Frame, write_video
+from fer_tf.inference.pipeline import Stage, run
 from fer_tf.inference.sources import Live, Stale, is_live, open_live
 
 pytestmark = pytest.mark.usefixtures("no_thread_is_left")
@@ -247,6 +249,22 @@ def test_another_thread_may_end_the_wait():
     closer.join(60)
     consumer.join(60)
     assert got == [0] and not consumer.is_alive() and not live._thread.is_alive()
+
+
+@pytest.mark.parametrize("got", [0, 3])
+def test_a_run_over_a_source_that_is_away_ends_when_told(got):
+    source = Simulated(*[picture()] * got, False)  # then it is away, and stays away
+    with Live(source, keep=9) as live:
+        items = run(
+            live,
+            [Stage("same", lambda frames: frames), Stage("index", lambda frames: map(attrgetter("index"), frames))],
+        )
+        with closing(items):
+            assert [next(items) for _ in range(got)] == list(range(got))
+            timer = threading.Timer(0.05, live.stop)  # what a signal's handler would do
+            timer.start()
+            assert list(items) == []
+        timer.join()
 
 
 def test_closing_what_never_began_is_no_error():
