@@ -417,6 +417,24 @@ def test_damaged_packets_of_a_stream_are_no_end(tmp_path):
     assert got[-1] > 60 and 100 < len(got) < 200  # once, through the damage, to the end
 
 
+def test_a_packet_that_cannot_be_decoded_is_counted(tmp_path):
+    with av.open(str(tmp_path / "a.mkv"), "w", options={"live": "1"}) as container:
+        stream = container.add_stream("mjpeg", rate=25, width=64, height=48)
+        stream.pix_fmt, packets = "yuvj420p", []
+        for k in range(50):
+            image = np.full((48, 64, 3), 4 * k, np.uint8)
+            packets += stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24"))
+            container.mux(packets[-1])
+    data = (tmp_path / "a.mkv").read_bytes()
+    for k in (30, 31):
+        data = data.replace(bytes(packets[k]), b"no picture at all".ljust(packets[k].size))
+    with served(data) as address:
+        live = open_live(address, keep=10_000, limit=60)
+        levels = [level(frame) for frame in live]
+    assert live.damaged >= 2 and 30 not in levels and 31 not in levels
+    assert levels[: levels.index(49) + 1][-20:] == [28, 29, *range(32, 50)]  # in one go
+
+
 def test_a_stream_that_says_nothing_is_an_error_in_time(monkeypatch):
     monkeypatch.setattr(sources, "TIMEOUT_S", 0.2)
     with served(None) as address, pytest.raises(OSError, match=r"live sent nothing for 0\.2 seconds"):

@@ -61,7 +61,7 @@ class Sound:
             self.ready = None
             try:
                 self.target.mux(packet)
-            except ValueError as error:  # what is no packet of its codec; a full disk is another error
+            except ValueError as error:  # not of its codec, or not after the last; a full disk is another error
                 self.lose(error)
 
     def lose(self, error: Exception) -> None:
@@ -92,12 +92,10 @@ class Sound:
         copied = len(coder.extradata or b"") >= COPIED.get(coder.codec.canonical_name, math.inf)
         stream = self.target.add_stream_from_template(track) if copied else self._encoder(track)
         yield None
-        packets, last = self._shifted(track), None
+        packets = self._shifted(track)
         for packet in self._sound(packets) if copied else self._encoded(packets, stream):
             packet.stream = stream
-            if last is None or packet.dts > last:  # a muxer takes no other
-                last = packet.dts
-                yield packet
+            yield packet
 
     def _shifted(self, track) -> Iterator:
         """Yield the packets of the track that are heard with the new pictures."""
