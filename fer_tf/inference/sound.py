@@ -87,7 +87,7 @@ class Sound:
     def _pieces(self, track) -> Iterator:
         """Add the stream, yield None once, then the packets to write, their times on the clock of the new pictures."""
         coder = track.codec_context
-        if coder is None:
+        if coder is None or not track.rate:
             raise ValueError("nothing here decodes it")
         copied = len(coder.extradata or b"") >= COPIED.get(coder.codec.canonical_name, math.inf)
         stream = self.target.add_stream_from_template(track) if copied else self._encoder(track)
@@ -131,8 +131,7 @@ class Sound:
             if frame.pts is None:  # one of several in a packet
                 frame.pts = round(due_s / frame.time_base)
             due_s = frame.pts * frame.time_base + Fraction(frame.samples, frame.rate)
-            if due_s > 0:
-                yield from stream.encode(frame)
+            yield from stream.encode(frame)
         yield from stream.encode(None)
 
     def _decoded(self, packet) -> list | None:
