@@ -5,6 +5,7 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
+from tones import make_clip
 
 from fer_tf.inference.clips import VideoWriter, probe, read_frames, write_video
 
@@ -137,3 +138,10 @@ def test_notices_a_file_that_ends_early_without_an_error(suffix, shared_data, tm
     with pytest.raises(OSError, match=r"breaks off after \d+ frames"):
         list(read_frames(cut))
     assert len(list(read_frames(source))) == {".mkv": 65, ".gif": 45}[suffix]
+
+
+@pytest.mark.parametrize("suffix", [".mkv", ".flv", ".mp4", ".ts"])
+@pytest.mark.parametrize("frames", [1, 6, 40])
+def test_sound_may_be_longer_than_the_pictures(suffix, frames, tmp_path):
+    clip = make_clip(tmp_path / f"a{suffix}", times=np.arange(frames) / 25, rate=Fraction(25), seconds=4.0, hz=44_100)
+    assert len(list(read_frames(clip))) == frames

@@ -4,9 +4,10 @@ import http.server
 import queue
 import threading
 import time
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from fractions import Fraction
 from itertools import cycle
+from operator import attrgetter
 
 import av
 import cv2
@@ -15,6 +16,7 @@ import pytest
 
 from fer_tf.inference import sources
 from fer_tf.inference.clips import Frame, write_video
+from fer_tf.inference.pipeline import Stage, run
 from fer_tf.inference.sources import Live, Stale, is_live, open_live
 
 pytestmark = pytest.mark.usefixtures("no_thread_is_left")
@@ -249,6 +251,22 @@ def test_another_thread_may_end_the_wait():
     assert got == [0] and not consumer.is_alive() and not live._thread.is_alive()
 
 
+@pytest.mark.parametrize("got", [0, 3])
+def test_a_run_over_a_source_that_is_away_ends_when_told(got):
+    source = Simulated(*[picture()] * got, False)  # then it is away, and stays away
+    with Live(source, keep=9) as live:
+        items = run(
+            live,
+            [Stage("same", lambda frames: frames), Stage("index", lambda frames: map(attrgetter("index"), frames))],
+        )
+        with closing(items):
+            assert [next(items) for _ in range(got)] == list(range(got))
+            timer = threading.Timer(0.05, live.stop)  # what a signal's handler would do
+            timer.start()
+            assert list(items) == []
+        timer.join()
+
+
 def test_closing_what_never_began_is_no_error():
     live = Live(paced(0))
     live.close()
@@ -397,6 +415,24 @@ def test_damaged_packets_of_a_stream_are_no_end(tmp_path):
             if got[-1] > 60:
                 break
     assert got[-1] > 60 and 100 < len(got) < 200  # once, through the damage, to the end
+
+
+def test_a_packet_that_cannot_be_decoded_is_counted(tmp_path):
+    with av.open(str(tmp_path / "a.mkv"), "w", options={"live": "1"}) as container:
+        stream = container.add_stream("mjpeg", rate=25, width=64, height=48)
+        stream.pix_fmt, packets = "yuvj420p", []
+        for k in range(50):
+            image = np.full((48, 64, 3), 4 * k, np.uint8)
+            packets += stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24"))
+            container.mux(packets[-1])
+    data = (tmp_path / "a.mkv").read_bytes()
+    for k in (30, 31):
+        data = data.replace(bytes(packets[k]), b"no picture at all".ljust(packets[k].size))
+    with served(data) as address:
+        live = open_live(address, keep=10_000, limit=60)
+        levels = [level(frame) for frame in live]
+    assert live.damaged >= 2 and 30 not in levels and 31 not in levels
+    assert levels[: levels.index(49) + 1][-20:] == [28, 29, *range(32, 50)]  # in one go
 
 
 def test_a_stream_that_says_nothing_is_an_error_in_time(monkeypatch):

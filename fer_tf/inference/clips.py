@@ -259,11 +259,11 @@ def _rate(stream) -> Fraction:
 
 def _stated_s(container, stream) -> float | None:
     """Return the length in seconds that the file states for its pictures; sound may well be longer."""
-    if stream.duration is not None:
-        return float(stream.duration * stream.time_base)
     if tag := stream.metadata.get("DURATION"):  # Matroska: hours:minutes:seconds
         hours, minutes, seconds = tag.split(":")
         return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
+    if stream.duration is not None and not container.format.name.startswith("matroska"):  # there it is that of all
+        return float(stream.duration * stream.time_base)
     if len(container.streams) == 1 and container.duration:
         return container.duration / 1e6
     return None

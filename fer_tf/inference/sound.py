@@ -61,7 +61,7 @@ class Sound:
             self.ready = None
             try:
                 self.target.mux(packet)
-            except ValueError as error:  # what is no packet of its codec; a full disk is another error
+            except ValueError as error:  # not of its codec, or not after the last; a full disk is another error
                 self.lose(error)
 
     def lose(self, error: Exception) -> None:
@@ -87,17 +87,15 @@ class Sound:
     def _pieces(self, track) -> Iterator:
         """Add the stream, yield None once, then the packets to write, their times on the clock of the new pictures."""
         coder = track.codec_context
-        if coder is None:
+        if coder is None or not track.rate:
             raise ValueError("nothing here decodes it")
         copied = len(coder.extradata or b"") >= COPIED.get(coder.codec.canonical_name, math.inf)
         stream = self.target.add_stream_from_template(track) if copied else self._encoder(track)
         yield None
-        packets, last = self._shifted(track), None
+        packets = self._shifted(track)
         for packet in self._sound(packets) if copied else self._encoded(packets, stream):
             packet.stream = stream
-            if last is None or packet.dts > last:  # a muxer takes no other
-                last = packet.dts
-                yield packet
+            yield packet
 
     def _shifted(self, track) -> Iterator:
         """Yield the packets of the track that are heard with the new pictures."""
@@ -133,8 +131,7 @@ class Sound:
             if frame.pts is None:  # one of several in a packet
                 frame.pts = round(due_s / frame.time_base)
             due_s = frame.pts * frame.time_base + Fraction(frame.samples, frame.rate)
-            if due_s > 0:
-                yield from stream.encode(frame)
+            yield from stream.encode(frame)
         yield from stream.encode(None)
 
     def _decoded(self, packet) -> list | None:

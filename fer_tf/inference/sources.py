@@ -83,7 +83,7 @@ def open_live(source: Path | str | int, **choices) -> "Live":
 
 
 class Live:
-    """The frames of a live source, to go through once; `close` may be called from any thread.
+    """The frames of a live source, to go through once; `stop` and `close` may be called from any thread.
 
     opener     opens the source, again whenever it has gone away
     name       what errors call it
@@ -157,12 +157,16 @@ class Live:
         finally:
             self.close()
 
-    def close(self) -> None:
-        """End the reading thread and, wherever it is waited for, the loop over the frames."""
-        with self._changed:
+    def stop(self) -> None:
+        """Tell the reading thread and the loop over the frames to end; fit for the handler of a signal."""
+        with self._changed:  # whose lock a thread may take twice
             self._closed.set()
             self._waiting.clear()
             self._changed.notify_all()
+
+    def close(self) -> None:
+        """Stop, and wait for the reading thread."""
+        self.stop()
         if self._thread.is_alive():
             self._thread.join(CLOSE_S)
         if self._thread.is_alive():
