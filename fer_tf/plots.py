@@ -12,11 +12,12 @@ import pandas as pd
 from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import ListedColormap
+from matplotlib.colors import ListedColormap, to_rgb
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from fer_tf.calibration import calibration_bins, expected_calibration_error
+from fer_tf.faces import LUMA
 from fer_tf.labels import COLOURS
 
 SERIES = ("#17445E", "#F2A65A", "#4FA3C7", "#8C6BB1", "#6B6B6B")
@@ -40,6 +41,8 @@ STYLE = {
 }
 SPLITS = {"train": "#17445E", "valid": "#4FA3C7", "test": "#F2A65A"}  # told apart by lightness alone
 SHEET = 10.5  # points of a title over a picture: it still reads at half the size
+AWAY_S = 0.5  # seconds without a row after which a person is drawn as away
+BAND = 7.5  # points of a label on a band
 QUIET, INK = "#8a8a8a", "#222222"
 DASHES = {"angry": "--", "fear": "--", "disgust": "-.", "contempt": ":"}  # no two similar colours share one
 
@@ -371,7 +374,37 @@ def ladder(frame: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     return ax
 
 
-def timeline(frame: pd.DataFrame, *, emotions: Sequence[str] | None = None, ax: Axes | None = None) -> Axes:
+def timeline(table: pd.DataFrame, *, least_s: float = 1.0, most: int = 6) -> np.ndarray:
+    """Draw what the table of faces tells of each person: probabilities over time, and the label above; Axes (rows,).
+
+    table    as `FaceTable` writes it; smoothed probabilities are drawn where it has them, raw ones where not
+    least_s  people seen for less, in seconds, are left out
+    most     rows, for the people seen longest, who come first
+    """
+    raw = [name for name in COLOURS if name in table]
+    smoothed = ["smoothed_" + name for name in raw]
+    shown = smoothed if set(smoothed) <= set(table) and table[smoothed].notna().all(axis=None) else raw
+    people = {track: _stays(rows) for track, rows in table.sort_values("time_s").groupby("track")}
+    seen_s = pd.Series({track: rows["lasts_s"].sum() for track, rows in people.items()}, dtype=float)
+    seen_s = seen_s[seen_s >= least_s].sort_values(ascending=False, kind="stable")
+    rows = max(1, min(most, len(seen_s)))
+    figure, axes = plt.subplots(rows, figsize=(9, 0.9 + 1.25 * rows), sharex=True, squeeze=False, layout="constrained")
+    axes, wide = axes[:, 0], 0.7 * BAND / 72 / 6.5 * np.ptp(table["time_s"]) if len(table) else 0.0
+    for ax, (track, seconds) in zip(axes, seen_s.items(), strict=False):
+        _draw_person(ax, people[track], raw, shown, wide=wide)
+        ax.set_title(f"track {int(track)}, seen for {seconds:.1f} s")
+    axes[-1].set_xlabel("time, s")
+    if len(seen_s) > most:
+        axes[0].set_title(f"the {most} of {len(seen_s)} people seen longest", loc="right", fontweight="normal")
+    if seen_s.empty:
+        axes[0].set_axis_off()
+        axes[0].text(0.5, 0.5, f"nobody was seen for {least_s:g} s", ha="center", transform=axes[0].transAxes)
+    else:
+        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right center", reverse=True)
+    return axes
+
+
+def over_time(frame: pd.DataFrame, *, emotions: Sequence[str] | None = None, ax: Axes | None = None) -> Axes:
     """Draw one face's probabilities over the clip: column `time_s` and one column per emotion, 0..1.
 
     Each line is named where it ends; dashes tell apart what colour alone might not.
@@ -388,6 +421,36 @@ def timeline(frame: pd.DataFrame, *, emotions: Sequence[str] | None = None, ax: 
     _percent(ax.yaxis, whole=True)
     _name_line_ends(ax, lines)
     return ax
+
+
+def _stays(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return one person's rows with `stay`, 0.. by the gaps in which it was not seen, and `lasts_s`, up to the next."""
+    step = rows["time_s"].diff().shift(-1)
+    usual, gap = step.median(), step > AWAY_S
+    return rows.assign(stay=gap.shift(fill_value=False).cumsum(), lasts_s=step.mask(gap).fillna(usual).fillna(0.0))
+
+
+def _draw_person(ax: Axes, rows: pd.DataFrame, emotions: Sequence[str], shown: Sequence[str], *, wide: float) -> None:
+    """Stack one person's probabilities, columns `shown`, and lay a band with the labels above.
+
+    wide  seconds on the time axis that a letter takes
+    """
+    for number, (_, stay) in enumerate(rows.groupby("stay")):
+        stay = pd.concat([stay, stay[-1:].assign(time_s=stay["time_s"] + stay["lasts_s"])])  # to the end of the last
+        names = emotions if number == 0 else [f"_{name}" for name in emotions]
+        colours = [COLOURS[name] for name in emotions]
+        ax.stackplot(stay["time_s"], stay[shown].T, labels=names, colors=colours, alpha=0.8, linewidth=0)
+    ax.set(ylim=(0, 1.3), yticks=(0, 0.5, 1), yticklabels=("0%", "50%", "100%"))
+    ax.margins(x=0)
+    ax.grid(False)
+    starts = (rows["label"] != rows["label"].shift()) | (rows["stay"] != rows["stay"].shift())
+    runs = rows.groupby(starts.cumsum()).agg({"label": "first", "time_s": "first", "lasts_s": "sum"})
+    for label, spans in runs.groupby("label"):
+        colour = COLOURS.get(label, QUIET)
+        ink = "white" if np.dot(to_rgb(colour), LUMA) < 0.43 else INK
+        ax.broken_barh(spans[["time_s", "lasts_s"]].to_numpy(), (1.06, 0.22), color=colour, linewidth=0)
+        for start, seconds in spans.loc[spans["lasts_s"] > wide * len(label), ["time_s", "lasts_s"]].to_numpy():
+            ax.text(start + seconds / 2, 1.17, label, size=BAND, color=ink, ha="center", va="center_baseline")
 
 
 def _axes(ax: Axes | None, width: float, height: float) -> Axes:

@@ -111,3 +111,49 @@ def test_needs_classified_faces_and_leaves_an_empty_frame_alone():
     np.testing.assert_array_equal(draw(faces_in(image, []), FER2013), image)
     with pytest.raises(ValueError, match="no logits"):
         draw(faces_in(image, [[1, 1, 30, 30]]).with_(logits=None), FER2013)
+
+
+def title(image: np.ndarray, colour: str) -> np.ndarray:
+    """Which pixels of a frame have this label's colour."""
+    code = [int(COLOURS[colour][k : k + 2], 16) for k in (1, 3, 5)]
+    return np.abs(image.astype(int) - code).max(axis=2) <= 3
+
+
+def test_shows_the_smoothed_probabilities_and_their_label_where_there_are_any():
+    image, boxes = np.full((480, 640, 3), 128, np.uint8), [[200, 150, 300, 250]]
+    raw = faces_in(image, boxes, label="happy")
+    smoothed = np.array([[0.0, 0.0, 0.0, 0.02, 0.44, 0.54, 0.0]], np.float32)  # surprise, then sad, then happy
+    sad = FER2013.index("sad")
+    drawn = {
+        "happy": draw(raw, FER2013),
+        "surprise": draw(raw.with_(smoothed=smoothed), FER2013),
+        "sad": draw(raw.with_(smoothed=smoothed, label=np.array([sad])), FER2013),
+    }
+    for label, picture in drawn.items():
+        assert title(picture, label)[155:175, 310:400].mean() > 0.5, label
+        assert title(picture, label)[200, 195:206].any()  # the box as well
+    bars = {emotion: np.flatnonzero(title(drawn["sad"], emotion)[180:, 304:].sum(axis=1) > 25) for emotion in FER2013}
+    assert bars["sad"].max() < bars["surprise"].min()  # the label's bar leads, though surprise is more probable
+    assert not len(bars["happy"])  # but 2 %
+
+
+def test_a_label_that_is_none_of_the_most_probable_is_still_on_top():
+    image = np.full((480, 640, 3), 128, np.uint8)
+    smoothed = np.array([[0.3, 0.3, 0.3, 0.05, 0.03, 0.01, 0.01]], np.float32)
+    faces = faces_in(image, [[200, 150, 300, 250]]).with_(smoothed=smoothed, label=np.array([3]))
+    assert title(draw(faces, FER2013), "happy")[155:175, 310:400].mean() > 0.5
+
+
+@pytest.mark.parametrize(("n", "tracks", "marked"), [(2, [3, 12], True), (2, None, False), (1, [3], False)])
+def test_tracks_are_numbered_where_there_are_several(n, tracks, marked):
+    image, boxes = np.full((480, 640, 3), 128, np.uint8), [[60, 150, 160, 250], [350, 150, 450, 250]]
+    faces = faces_in(image, boxes[:n])
+    plain = draw(faces, FER2013)
+    numbered = draw(faces.with_(track_id=None if tracks is None else np.array(tracks)), FER2013)
+    changed = np.argwhere((plain != numbered).any(axis=2))
+    assert bool(len(changed)) == marked
+    if marked:  # in the titles, which stand right of the boxes, behind the labels, and nowhere else
+        rows, columns = changed.T
+        assert rows.min() > 150 and rows.max() < 176 and len(changed) < 150
+        assert ((columns > 230) & (columns < 290) | (columns > 520) & (columns < 580)).all()
+        assert (columns < 290).any() and (columns > 520).any()

@@ -6,11 +6,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.colors import to_hex
 from matplotlib.text import Text
 
 from fer_tf import plots
 from fer_tf.calibration import expected_calibration_error
-from fer_tf.labels import FER2013, FERPLUS
+from fer_tf.labels import COLOURS, FER2013, FERPLUS
 
 RNG = np.random.default_rng(0)
 P = RNG.dirichlet(np.full(7, 0.4), 400)
@@ -43,6 +44,23 @@ RUNGS = pd.DataFrame(
     ]
 )
 TIMES = pd.DataFrame(P[:50], columns=FER2013).assign(time_s=np.arange(50) / 30)
+LABELS = ["happy"] * 20 + ["sad"] * 30 + ["neutral"] * 10
+
+
+def people(n: int, *, smoothed: bool = True) -> pd.DataFrame:
+    """A table of faces, ten frames/s: track k is there from k / 2 s on for six seconds, surely happy, sad, neutral."""
+    rows = [
+        {"frame": i + 5 * track, "time_s": i / 10 + track / 2, "track": track, "label": label}
+        | dict.fromkeys(FER2013, 0.0)
+        | {label: 1.0}
+        | {f"smoothed_{name}": 1 / 7 if smoothed else np.nan for name in FER2013}
+        for track in range(n)
+        for i, label in enumerate(LABELS)
+    ]
+    shares = [*FER2013, *(f"smoothed_{name}" for name in FER2013)]
+    return pd.DataFrame(rows, columns=["frame", "time_s", "track", "label", *shares])
+
+
 SHARES = {emotion: {"precision": 0.5, "recall": 0.25, "f1": 1 / 3, "support": 1234} for emotion in FERPLUS}
 MATRIX = np.arange(49).reshape(7, 7)
 
@@ -58,7 +76,7 @@ ON_ONE = {  # figures on one Axes
     "learning_curves": lambda ax=None: plots.learning_curves({"lenet": HISTORY, "vgg": HISTORY[:3]}, ax=ax),
     "ablations": lambda ax=None: plots.ablations(GAINS, ax=ax),
     "ladder": lambda ax=None: plots.ladder(RUNGS, ax=ax),
-    "timeline": lambda ax=None: plots.timeline(TIMES, ax=ax),
+    "over_time": lambda ax=None: plots.over_time(TIMES, ax=ax),
     "position_similarity": lambda ax=None: plots.position_similarity(RNG.normal(size=(36, 8)), ax=ax),
     "embedding_map": lambda ax=None: plots.embedding_map(RNG.normal(size=(400, 2)), TRUE, FER2013, ax=ax),
     "cosines": lambda ax=None: plots.cosines(np.corrcoef(RNG.normal(size=(8, 5))), FERPLUS, ax=ax),
@@ -72,6 +90,9 @@ ON_MANY = {
     "sequence": lambda: plots.patches(IMAGES[0], patch_size=4, columns=16),
     "saliency_grid": lambda: plots.saliency_grid(IMAGES, MAPS, ["happy"] * 5),
     "history": lambda: plots.history(HISTORY),
+    "timeline": lambda: plots.timeline(people(3)),
+    "timeline of many": lambda: plots.timeline(people(8)),
+    "timeline of nobody": lambda: plots.timeline(people(0)),
 }
 
 
@@ -198,15 +219,69 @@ def test_saliency_says_where_a_map_is_empty_and_what_its_colours_mean():
     assert "share of the\nmap's peak" in words(axes[0, 0].figure)
 
 
-def test_timeline_names_every_line_at_its_end_and_no_two_names_overlap():
+def test_over_time_names_every_line_at_its_end_and_no_two_names_overlap():
     crowded = pd.DataFrame([dict.fromkeys(FERPLUS, 0.0) | {"happy": 1.0}] * 3).assign(time_s=range(3))
-    ax = plots.timeline(crowded)
+    ax = plots.over_time(crowded)
     ax.figure.canvas.draw()
     boxes = {text.get_text(): text.get_window_extent() for text in ax.texts}
     assert set(boxes) == set(FERPLUS) and max(boxes, key=lambda name: boxes[name].y0) == "happy"
     from_below = sorted(boxes.values(), key=lambda box: box.y0)
     assert all(low.y1 <= high.y0 + 1 for low, high in pairwise(from_below))
-    assert not plots.timeline(crowded[:0]).texts
+    assert not plots.over_time(crowded[:0]).texts
+
+
+def titles(axes) -> list[str]:
+    return [ax.get_title(loc="left") for ax in axes]
+
+
+def test_timeline_has_a_row_for_each_person_the_longest_seen_first():
+    table = people(3)
+    table = table[(table["track"] != 1) | ((table["time_s"] > 1.9) & (table["time_s"] < 5.9))]
+    table = table[(table["track"] != 2) | (table["time_s"] < 1.75)]  # seen for 0.8 s
+    axes = plots.timeline(table.sample(frac=1, random_state=0))
+    assert titles(axes) == ["track 0, seen for 6.0 s", "track 1, seen for 3.9 s"]
+    assert titles(plots.timeline(table, least_s=0.5))[2] == "track 2, seen for 0.8 s"
+    assert titles(plots.timeline(table, most=1)) == ["track 0, seen for 6.0 s"]
+
+
+def test_timeline_of_many_says_how_many_there_are():
+    axes = plots.timeline(people(8))
+    assert len(axes) == 6 and "the 6 of 8 people seen longest" in words(axes[0])
+
+
+@pytest.mark.parametrize("n", [0, 1])
+def test_timeline_of_nobody_says_so(n):
+    assert "nobody was seen for 7 s" in words(plots.timeline(people(n), least_s=7)[0])
+
+
+def bands(ax) -> dict[tuple, list[list[float]]]:
+    """Colour -> spans from start to end, in seconds, of the band over the probabilities."""
+    found = {}
+    for bars in ax.collections:
+        spans = [path.get_extents() for path in bars.get_paths()]
+        if spans[0].y0 > 1:
+            found[to_hex(bars.get_facecolor()[0])] = [[span.x0, span.x1] for span in spans]
+    return found
+
+
+def test_timeline_lays_the_labels_over_their_time_and_leaves_gaps_blank():
+    table = people(1)
+    (ax,) = plots.timeline(table[(table["time_s"] < 2.95) | (table["time_s"] > 3.95)])
+    spans = {name: np.round(bands(ax).get(COLOURS[name].lower(), []), 6).tolist() for name in FER2013}
+    assert spans.pop("happy") == [[0, 2]] and spans.pop("sad") == [[2, 3], [4, 5]] and spans.pop("neutral") == [[5, 6]]
+    assert not any(spans.values())
+    assert {"happy", "sad", "neutral"} <= {text.get_text() for text in ax.texts}
+    assert ax.get_title(loc="left") == "track 0, seen for 5.0 s"
+
+
+@pytest.mark.parametrize(("smoothed", "share"), [(True, 1 / 7), (False, 1.0)])
+def test_timeline_shows_smoothed_probabilities_where_they_are(smoothed, share):
+    """At 0.5 s the person is surely happy by the raw ones, and anything by the smoothed ones."""
+    (ax,) = plots.timeline(people(1, smoothed=smoothed))
+    areas = {area.get_label(): area.get_paths()[0] for area in ax.collections}
+    heights = areas["happy"].vertices[np.isclose(areas["happy"].vertices[:, 0], 0.5), 1]
+    assert np.ptp(heights) == pytest.approx(share)
+    assert words(ax.figure.legends[0]) == list(FER2013)[::-1]
 
 
 def test_titles_wider_than_their_picture_are_broken():

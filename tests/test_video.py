@@ -25,6 +25,7 @@ from fer_tf.inference.video import VideoError, VideoInterrupted, annotate_video,
 from fer_tf.labels import FER2013
 
 pytestmark = pytest.mark.usefixtures("no_thread_is_left")
+SMOOTHED = [table.SMOOTHED + emotion for emotion in FER2013]
 
 
 def damage(clip, content: bytes):
@@ -142,7 +143,7 @@ def test_writes_the_clip_and_the_table(suffix, threaded, clip, engine, monkeypat
     assert (info.width, info.height, info.frames, info.rate) == (160, 120, 30, 25)
     read = read_table(rows)
     place = ["frame", "time_s", "face", "track", "left", "top", "right", "bottom", "score", "label"]
-    assert list(read.columns) == [*place, *FER2013]
+    assert list(read.columns) == [*place, *FER2013, *SMOOTHED]
     assert list(read["frame"]) == [k for k in range(30) for _ in range(k % 3)]
     assert list(read["track"]) == list(read["face"])  # the red square is always 0, the blue one 1
     assert list(read["label"]) == [label for k in range(30) for label in ["happy", "sad"][: k % 3]]
@@ -160,7 +161,7 @@ def test_a_clip_without_a_face_succeeds_with_an_empty_table(suffix, clip, engine
     if suffix == ".jsonl":
         assert rows.read_text() == ""
     else:
-        assert len(read_table(rows)) == 0 and list(read_table(rows).columns)[-7:] == list(FER2013)
+        assert len(read_table(rows)) == 0 and list(read_table(rows).columns)[-14:] == [*FER2013, *SMOOTHED]
 
 
 def test_a_clip_that_breaks_keeps_what_was_done(threaded, engine, tmp_path):

@@ -1,4 +1,4 @@
-"""Draws `Faces` on their frame: a box in the emotion's colour, and a panel with the three most probable emotions."""
+"""Draws `Faces` on their frame: a box in the label's colour, and a panel with the most probable emotions."""
 
 from functools import lru_cache
 from typing import NamedTuple
@@ -18,7 +18,11 @@ ON_FACE = 0.15
 
 
 def draw(faces: Faces, emotions: tuple[str, ...]) -> np.ndarray:
-    """Return a copy of the frame, uint8 RGB, with box, label and bars of every face; `faces` must be classified."""
+    """Return a copy of the frame, uint8 RGB, with box, label and bars of every face; `faces` must be classified.
+
+    Smoothed probabilities and their label are shown where there are any, else the raw ones. The label's bar comes
+    first; beside the label stands the number of the face's track, if there are several on the frame.
+    """
     image = faces.image.copy()
     if not len(faces):
         return image
@@ -27,13 +31,19 @@ def draw(faces: Faces, emotions: tuple[str, ...]) -> np.ndarray:
     small = max(9, line * 3 // 4)
     styles = [_Style(line, True), _Style(small, True), _Style(small, False), _Style(9, False)]
     boxes = np.round(faces.xyxy).astype(int)
-    shown = [[(emotions[k], float(p[k])) for k in np.argsort(-p, kind="stable")[:SHOWN]] for p in faces.probabilities]
+    shares = faces.probabilities if faces.smoothed is None else faces.smoothed
+    label = shares.argmax(axis=1) if faces.label is None else faces.label
+    ranked = np.argsort(-shares, axis=1, kind="stable")
+    ranked = np.take_along_axis(ranked, np.argsort(ranked != label[:, None], axis=1, kind="stable"), axis=1)  # it leads
+    shown = [[(emotions[k], float(p[k])) for k in best[:SHOWN]] for p, best in zip(shares, ranked, strict=True)]
+    several = faces.track_id is not None and len(faces) > 1
+    marks = [str(track) for track in faces.track_id.tolist()] if several else [""] * len(faces)
     for box, top in zip(boxes, shown, strict=True):
         _draw_box(image, np.minimum(box, np.tile((width - 1, height - 1), 2)), _colour(top[0][0]), round(line / 8))
     placed = place_panels(boxes, (width, height), [style.size(emotions) for style in styles])
-    for panel, top in zip(placed, shown, strict=True):
+    for panel, top, mark in zip(placed, shown, marks, strict=True):
         if panel:
-            _draw_panel(image[panel.top : panel.bottom, panel.left : panel.right], top, styles[panel.size])
+            _draw_panel(image[panel.top : panel.bottom, panel.left : panel.right], top, styles[panel.size], mark=mark)
     return image
 
 
@@ -162,8 +172,8 @@ def _draw_box(image: np.ndarray, box: np.ndarray, colour: tuple, thickness: int)
             cv2.line(image, (left + radius, y), (right - radius, y), ink, width, cv2.LINE_AA)
 
 
-def _draw_panel(view: np.ndarray, top: list[tuple[str, float]], style: _Style) -> None:
-    """Fill a view of the frame: the label on its colour, and below it a bar for each emotion in `top`."""
+def _draw_panel(view: np.ndarray, top: list[tuple[str, float]], style: _Style, *, mark: str) -> None:
+    """Fill a view of the frame: label and mark on the label's colour, below them a bar for each emotion in `top`."""
     height, width = view.shape[:2]
     line, margin = style.line, style.line // 2
     (label, p), colour = top[0], _colour(top[0][0])
@@ -172,6 +182,8 @@ def _draw_panel(view: np.ndarray, top: list[tuple[str, float]], style: _Style) -
     _blend(title, colour, _rounded(width, height, corner))
     ink = PAPER if np.dot(colour, LUMA) > 110 else INK
     _write(title, label, "" if style.bars else f"{p:.0%}", ink, line, margin)
+    if style.bars:
+        _write(title, "", mark, ink, max(9, line * 3 // 4), margin)
     for k, (name, p) in enumerate(top if style.bars else []):
         y = style.title + line // 4 + k * style.row
         _write(view[y : y + line], name, f"{p:.0%}", INK, line, margin)

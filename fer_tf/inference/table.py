@@ -12,6 +12,8 @@ CHUNK = 4096
 """Rows held in memory before they are written."""
 BOX = dict.fromkeys(("left", "top", "right", "bottom"), float)
 FIELDS = {"frame": int, "time_s": float, "face": int, "track": int, **BOX}
+SMOOTHED = "smoothed_"
+"""Stands before an emotion's name over its smoothed probabilities."""
 
 
 class FaceTable:
@@ -19,7 +21,9 @@ class FaceTable:
 
     Columns: frame, time_s (since the first frame, as in the annotated clip), face (0.. within its frame, best score
     first), track (whose face it is, from frame to frame; empty for faces without), left, top, right, bottom in pixels,
-    score, label, and one probability per emotion. Raises ValueError for a suffix other than .csv, .parquet, .jsonl.
+    score, label, one probability per emotion, as the model gave it for this frame, and one smoothed over time, named
+    smoothed_<emotion>; empty for faces without. The label is that of the smoothed ones, or else the most probable
+    emotion. Raises ValueError for a suffix other than .csv, .parquet, .jsonl.
     """
 
     def __init__(self, path: Path, emotions: tuple[str, ...]):
@@ -28,7 +32,8 @@ class FaceTable:
             raise ValueError(f"a table is {', '.join(FORMATS)} by its suffix, got {path.name}")
         self.path, self.emotions = path, emotions
         self.partial = partial_path(path)
-        types = {**FIELDS, "score": float, "label": str, **dict.fromkeys(emotions, float)}
+        shares = [*emotions, *(SMOOTHED + emotion for emotion in emotions)]
+        types = {**FIELDS, "score": float, "label": str, **dict.fromkeys(shares, float)}
         try:
             self.sink = FORMATS[suffix](self.partial, types)
         except BaseException:
@@ -42,10 +47,15 @@ class FaceTable:
         for face, p in enumerate(probabilities):
             box = (round(float(v), 2) for v in faces.xyxy[face])
             score = round(float(faces.score[face]), 4)
-            shares = (round(float(v), 5) for v in p)
+            shares = [round(float(v), 5) for v in p]
+            if faces.smoothed is None:
+                shares += [None] * len(self.emotions)
+            else:
+                shares += [round(float(v), 5) for v in faces.smoothed[face]]
+            label = self.emotions[p.argmax() if faces.label is None else faces.label[face]]
             track = None if faces.track_id is None else int(faces.track_id[face])
             place = faces.frame_index, round(faces.time_s, 6), face, track
-            self.rows.append((*place, *box, score, self.emotions[p.argmax()], *shares))
+            self.rows.append((*place, *box, score, label, *shares))
         if len(self.rows) >= CHUNK:
             self._flush()
 

@@ -14,12 +14,9 @@ PATIENCE_S = 1.0
 COAST_S = 0.3
 """Seconds after it was last found for which a track is still shown on frames without detection."""
 
-# How faces move: the error of a place, what is known of the velocity at first, and how much it changes with time.
-ERROR, FIRST_SPEED, WANDER = (
-    0.05,
-    3.0,
-    2.2,
-)  # face sizes, face sizes/s, face sizes/s**1.5: one size/s gained or lost in 0.2 s
+# How faces move, as standard deviations: the error of a place, in face sizes; the velocity of a face just found, in
+# sizes/s; and how a velocity changes with time, in sizes/s**1.5: by one size/s within 0.2 s.
+ERROR, FIRST_SPEED, WANDER = 0.05, 3.0, 2.2
 
 
 class Tracker:
