@@ -58,6 +58,31 @@ def test_clips_orders_and_scales_back_the_boxes():
     assert xyxy.tolist() == [[20, 10, 60, 80], [20, 20, 60, 80], [0, 4, 40, 60]]
 
 
+@pytest.mark.parametrize(
+    ("shape", "seen"),
+    [((480, 640), [(256, 352)]), ((270, 480), [(224, 416)]), ((100, 100), [(192, 192)]), ((40, 20_000), [])],
+    ids=["4:3", "16:9", "small", "a strip"],
+)
+def test_sides_are_multiples_of_the_step(shape, seen):
+    shapes, found = [], ([[32, 32, 64, 64]], [1.0])
+    find = lambda image: shapes.append(image.shape[:2]) or found  # noqa: E731
+    xyxy, _ = Detector(name="fake", find=find, pixels=360 * 270, scale=1, step=32)(np.zeros((*shape, 3), np.uint8))
+    assert shapes == seen and len(xyxy) == len(seen)
+    if seen:
+        zoom = np.array(shape) / seen[0]
+        np.testing.assert_allclose(xyxy, [[*(32 * zoom[::-1]), *(64 * zoom[::-1])]], rtol=1e-5)
+
+
+@pytest.mark.parametrize("odd", [0, 1, 3], ids=["even", "odd", "odd again when halved"])
+def test_a_large_image_is_averaged_not_sampled(odd):
+    image = np.random.default_rng(0).integers(0, 256, (256 + odd, 256 + odd, 3), np.uint8)
+    shown = []
+    find = lambda image: shown.append(image) or (np.empty((0, 4)), [])  # noqa: E731
+    Detector(name="fake", find=find, pixels=32 * 32, scale=1)(image)
+    means = image[:256, :256].reshape(32, 8, 32, 8, 3).mean(axis=(1, 3))
+    np.testing.assert_allclose(shown[0], means, atol=2)  # rounded at each halving; a sample would be 74 off
+
+
 def test_haar_and_yunet_crop_the_same_picture(shared_data):
     """The factor that turns YuNet's tall boxes into squares, held against Haar on a real clip."""
     haar = load_detector("haar")

@@ -275,15 +275,18 @@ def _threaded(links: list[_Link], depth: int, patience_s: float) -> Iterator:
 
 
 @contextmanager
-def interrupts_held() -> Iterator[list[float]]:
+def interrupts_held(*, tell: Callable[[], object] | None = None) -> Iterator[list[float]]:
     """Yield a list that fills with the times of interrupts; where any came, raise KeyboardInterrupt after the block.
 
-    It holds Ctrl-C and every other signal that the program treats like it, in the main thread.
+    It holds Ctrl-C and every other signal that the program treats like it, in the main thread. `tell` is called with
+    each, to end what the block may be waiting for.
     """
     caught: list[float] = []
 
     def note(number, frame):
         caught.append(time.monotonic())
+        if tell:
+            tell()
         if caught[-1] - caught[0] > GRACE_S:
             raise KeyboardInterrupt
 

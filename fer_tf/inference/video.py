@@ -71,7 +71,10 @@ def stream(
     choices = {"detect_every": detect_every, "classify_every": classify_every, "half_life_s": half_life_s}
     stages, _ = _stages(source, engine, detector, batch, **choices)
     frames = _frames(source, limit=limit)
-    yield from run(frames, stages, threaded=threaded, depth=depth, times=times, source_name="decode")
+    try:
+        yield from run(frames, stages, threaded=threaded, depth=depth, times=times, source_name="decode")
+    finally:
+        frames.close()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,7 +207,7 @@ def annotate_video(
     latencies: deque[float] = deque(maxlen=KEPT)
     started, cpu = time.perf_counter(), time.process_time()
     try:
-        with interrupts_held() as interrupts, ExitStack() as stack:
+        with interrupts_held(tell=getattr(read, "stop", None)) as interrupts, ExitStack() as stack:
             if threaded:
                 stack.enter_context(_one_thread_each())
             rows = FaceTable(table, engine.card.emotions) if table else None
@@ -218,6 +221,8 @@ def annotate_video(
                 stages.append(Stage("show", partial(_shown, on_frame)))
             items = run(read, stages, threaded=threaded, depth=depth, times=times, source_name="decode")
             stack.enter_context(closing(items))
+            if isinstance(read, Live):
+                stack.callback(read.close)  # first, or the stages would wait for a silent source
             for item in items:
                 found = item[0] if drawn else item
                 frames, faces = frames + 1, faces + len(found)
