@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from fer_tf.inference import table
 from fer_tf.inference.clips import VideoWriter, probe, write_video
 from fer_tf.inference.detect import Detector, load_detector
 from fer_tf.inference.engine import load_engine
-from fer_tf.inference.sources import open_live
+from fer_tf.inference.sources import Live, open_live
 from fer_tf.inference.video import VideoError, VideoInterrupted, annotate_video, infer_image, stream
 from fer_tf.labels import FER2013
 
@@ -59,10 +60,13 @@ def test_says_why_a_clip_cannot_be_opened(make, error, words, clip, engine):
 
 
 class Camera:
-    """Gives five red frames, BGR as OpenCV does, then breaks."""
+    """Gives five red frames, BGR as OpenCV does, then breaks; it can be opened so many `times`."""
+
+    times = 0
 
     def __init__(self, index):
-        self.left, self.open = 5, index == 0
+        self.left, self.open = 5, index == 0 and Camera.times > 0
+        Camera.times -= 1
 
     def isOpened(self):
         return self.open
@@ -77,13 +81,12 @@ class Camera:
 
 def test_reads_a_camera(engine, monkeypatch, tmp_path):
     monkeypatch.setattr(cv2, "VideoCapture", Camera)
+    monkeypatch.setattr(Camera, "times", 3)
     full = load_detector("full")
     got = [FER2013[faces.logits[0].argmax()] for faces in stream("0", engine=engine, detector=full, limit=3)]
     assert got == ["happy"] * 3
     live = open_live(0, keep=5, give_up_s=0.4)
-    with pytest.raises(
-        VideoError, match=r"camera 0 stopped after \d+ frames .*gave nothing .*camera 0 stopped"
-    ) as caught:
+    with pytest.raises(VideoError, match=r"camera 0 stopped after \d+ frames .*gave nothing for") as caught:
         annotate_video(live, engine=engine, detector=full, output=tmp_path / "o.mp4")
     assert probe(tmp_path / "o.mp4").frames == caught.value.summary.frames >= 5
     with pytest.raises(VideoError, match="camera 7 cannot be opened"):
@@ -350,7 +353,7 @@ def test_a_frame_too_large_for_the_encoder_is_refused_before_work(engine, tmp_pa
         ({"table": "faces.xlsx"}, ValueError, r"written as \.csv, \.parquet, \.jsonl, got faces\.xlsx"),
         ({"output": "none/out.mp4"}, FileNotFoundError, "folder of .* does not exist"),
         ({"output": "folder.mp4"}, PermissionError, "cannot be written"),
-        ({"batch": 0}, ValueError, "batch must be at least 1 face, got 0"),
+        ({"batch": 0}, ValueError, "batch must be at least 1, got 0"),
     ],
     ids=["the source", "suffix", "table suffix", "folder missing", "a folder", "batch"],
 )
@@ -422,3 +425,65 @@ def test_a_real_clip_goes_through(engine, shared_data, tmp_path):
     summary = annotate_video(source, engine=engine, detector=load_detector("haar"), output=output, limit=10)
     assert (summary.frames, summary.faces) == (10, 10)
     assert (probe(output).rate, probe(output).frames) == (30, 10)
+
+
+def pictures(count, *, then=None):
+    """What opens a live source of so many red frames, which then waits for an event."""
+
+    def opened():
+        for _ in range(count):
+            yield np.full((120, 160, 3), RED, np.uint8)
+        if then:
+            then.wait(30)
+
+    return opened
+
+
+def test_a_silent_live_source_shows_its_last_frame_with_its_age(engine, monkeypatch, tmp_path):
+    monkeypatch.setattr("fer_tf.inference.video.STALE_S", 0.05)
+    seen, over = [], threading.Event()
+
+    def on_frame(faces, image):
+        seen.append((faces.frame_index, image))
+        if len(seen) == 4:
+            over.set()
+        return not over.is_set()
+
+    live, choices = Live(pictures(2, then=over), keep=2), {"engine": engine, "detector": load_detector("full")}
+    summary = annotate_video(live, **choices, on_frame=on_frame, output=tmp_path / "o.mp4")
+    assert [index for index, _ in seen] == [0, 1, 1, 1] and summary.frames == probe(tmp_path / "o.mp4").frames == 2
+    assert (seen[1][1] != seen[2][1]).any() and (seen[0][1] == seen[1][1]).all()
+
+
+def test_a_live_source_drops_what_comes_too_fast_and_counts_it(engine, tmp_path):
+    going, taken = threading.Event(), []
+
+    def opened():
+        for number in range(40):
+            if number == 3:
+                assert going.wait(30)  # until the first one is shown
+            yield np.full((120, 160, 3), RED, np.uint8)
+
+    def on_frame(faces, image):
+        going.set()
+        taken.append(faces.frame_index)
+        return faces.frame_index < 39
+
+    live = Live(opened, keep=2)
+    summary = annotate_video(live, engine=engine, detector=load_detector("full"), on_frame=on_frame)
+    assert summary.frames == len(taken) and taken == sorted(taken) and taken[-1] == 39
+    assert summary.dropped == 40 - len(taken)
+
+
+def test_an_interrupt_ends_the_wait_for_a_silent_source(engine, tmp_path):
+    over = threading.Event()
+    live = Live(pictures(2, then=over), keep=2)
+
+    def on_frame(faces, image):
+        if faces.frame_index == 1:
+            threading.Timer(0.2, os.kill, [os.getpid(), signal.SIGINT]).start()
+            threading.Timer(0.4, over.set).start()
+
+    with pytest.raises(VideoInterrupted) as caught:
+        annotate_video(live, engine=engine, detector=load_detector("full"), on_frame=on_frame)
+    assert caught.value.summary.frames == 2

@@ -216,9 +216,9 @@ def annotate_video(
             if output:
                 writer = VideoWriter(output, rate=rate, audio_from=None if is_live(source) else source)
                 stack.callback(finish, writer)
-                stages.append(Stage("encode", partial(_written, writer)))
-            if on_frame:
-                stages.append(Stage("show", partial(_shown, on_frame)))
+            if output or on_frame:  # in one stage, so that the file ends with what was shown last
+                give = partial(_given_out, writer if output else None, on_frame)
+                stages.append(Stage("encode" if output else "show", give))
             items = run(read, stages, threaded=threaded, depth=depth, times=times, source_name="decode")
             stack.enter_context(closing(items))
             if isinstance(read, Live):
@@ -278,9 +278,9 @@ def _stages(
     half_life_s: float,
 ) -> tuple[list[Stage], Batches]:
     """From `Frame` to classified `Faces`; each stage has its own state, for each may run in a thread of its own."""
-    for name, given in (("detect_every", detect_every), ("classify_every", classify_every)):
+    for name, given in (("batch", batch), ("detect_every", detect_every), ("classify_every", classify_every)):
         if given < 1:
-            raise ValueError(f"{name} must be at least 1 frame, got {given}")
+            raise ValueError(f"{name} must be at least 1, got {given}")
     detectors, tracker, smoother = _several(detector), Tracker(), Smoother(half_life_s=half_life_s)
 
     def look(frame: Frame, detector: Detector) -> Faces | Frame:
@@ -353,19 +353,17 @@ def _empty(frame: Frame) -> Faces:
     return Faces(**about, xyxy=nothing, score=nothing[:, 0])
 
 
-def _written(writer: VideoWriter, items: Iterator[tuple[Faces, np.ndarray]]) -> Iterator[tuple[Faces, np.ndarray]]:
+def _given_out(
+    writer: VideoWriter | None, on_frame: OnFrame | None, items: Items
+) -> Iterator[tuple[Faces, np.ndarray]]:
+    """Write and show every frame until `on_frame` says False; where nothing new comes, show the last one's age."""
     for faces, image in items:
-        writer.write(image, faces.time_s)
+        if writer:
+            writer.write(image, faces.time_s)
+        go_on, shown_at = on_frame and on_frame(faces, image), time.perf_counter()
         yield faces, image
-
-
-def _shown(on_frame: OnFrame, items: Items) -> Iterator[tuple[Faces, np.ndarray]]:
-    """Show every frame until `on_frame` says False; where nothing new comes, the last one again with its age."""
-    while (item := next(items, None)) is not None:
-        go_on, shown_at = on_frame(*item), time.perf_counter()
-        yield item
-        while go_on is not False and not items.ready(STALE_S):
-            go_on = on_frame(item[0], with_age(item[1], time.perf_counter() - shown_at))
+        while on_frame and go_on is not False and not items.ready(STALE_S):
+            go_on = on_frame(faces, with_age(image, time.perf_counter() - shown_at))
         if go_on is False:
             return
 
