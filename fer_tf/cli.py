@@ -297,6 +297,8 @@ def video(
     source: Annotated[str, typer.Argument(help="A clip (mp4, mkv, gif ...), a camera's number or a stream's rtsp://.")],
     output: Annotated[Path | None, typer.Option(help="The annotated clip, .mp4.")] = None,
     table: Annotated[Path | None, typer.Option(help="Every face of every frame: .csv, .parquet or .jsonl.")] = None,
+    timeline: Annotated[Path | None, typer.Option(help="A picture of each person's emotions over time, .png.")] = None,
+    summary_file: Annotated[Path | None, typer.Option("--summary", help="What --json prints, as a file.")] = None,
     model: Model = "mobilenet_v2",
     detector: Detector = "haar",
     backend: Backend = None,
@@ -311,6 +313,7 @@ def video(
     as_json: AsJson = False,
 ) -> None:
     """Annotate a clip or a camera: boxes, labels and probability bars; write the clip and a table."""
+    from fer_tf.files import check_writable
     from fer_tf.inference.clips import probe
     from fer_tf.inference.detect import load_detector
     from fer_tf.inference.live import live_window
@@ -318,8 +321,12 @@ def video(
     from fer_tf.inference.sources import is_live, open_live
     from fer_tf.inference.video import VideoError, VideoInterrupted, annotate_video
 
-    if not (output or table or watch or as_json):
-        raise ValueError("nothing to do: give --output, --table, --show or --json")
+    if not (output or table or watch or summary_file or as_json):
+        raise ValueError("nothing to do: give --output, --table, --summary, --show or --json")
+    if timeline and not table:
+        raise ValueError("--timeline is drawn from the table: give --table, too")
+    for path in filter(None, (timeline, summary_file)):
+        check_writable(path)
     requests = requests or (1 if is_live(source) else cores())
     engine = _engine(model, backend, threads, requests)
     choices = {"engine": engine, "detector": [load_detector(detector) for _ in range(requests)]}
@@ -338,16 +345,18 @@ def video(
         try:
             summary = annotate_video(given, **choices, batch=batch, on_frame=on_frame, progress=advance)
         except (VideoError, VideoInterrupted) as stopped:
+            _beside(stopped.summary, timeline=timeline, summary_file=summary_file)
             if as_json:
                 show(stopped.summary.to_dict(), as_json=True)
             raise
+    written = [summary.output, summary.table, *_beside(summary, timeline=timeline, summary_file=summary_file)]
     line = (
         f"{summary.frames:,} frames, {summary.faces:,} faces, {summary.seconds:.1f} s, "
         f"{summary.frames_per_s:.1f} frames/s ({engine.card.name} on {summary.provider}, {summary.detector})"
     )
     if live:
         line += f"; {summary.dropped} frames dropped, {summary.damaged} damaged, reconnected {summary.reconnects} times"
-    show(summary.to_dict(), line, *filter(None, (summary.output, summary.table)), as_json=as_json)
+    show(summary.to_dict(), line, *map(str, filter(None, written)), as_json=as_json)
     _hint(summary.detector, nothing=not summary.faces)
 
 
@@ -488,6 +497,24 @@ def _engine(model: str, backend: str | None, threads: int | None = None, request
     from fer_tf.inference.engine import load_engine
 
     return load_engine(model, backend=backend or "openvino-provider", threads=threads, requests=requests)
+
+
+def _beside(summary, *, timeline: Path | None, summary_file: Path | None) -> list[Path]:
+    """Write what belongs beside a clip's table, of a run that was stopped as well; return the files written."""
+    written = []
+    if summary_file:
+        from fer_tf.inference.benchmark import save
+
+        save(summary.to_dict(), summary_file)
+        written.append(summary_file)
+    if timeline and summary.table:
+        from fer_tf import plots
+        from fer_tf.inference.table import read_table
+
+        plots.use_style()
+        plots.timeline(read_table(Path(summary.table)))[0].figure.savefig(timeline, dpi=120)
+        written.append(timeline)
+    return written
 
 
 def _hint(detector: str, *, nothing: bool) -> None:

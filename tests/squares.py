@@ -1,7 +1,6 @@
 """Clips of coloured squares that stand in for faces, what finds them, and an engine that can fail."""
 
 import numpy as np
-import pandas as pd
 
 from fer_tf.inference.detect import Detector
 
@@ -38,8 +37,3 @@ class Noted:
         if len(self.sizes) == self.fails:
             raise MemoryError("no room")
         return self.engine.logits(crops)
-
-
-def read_table(path):
-    read = {".csv": pd.read_csv, ".parquet": pd.read_parquet, ".jsonl": lambda p: pd.read_json(p, lines=True)}
-    return read[path.suffix](path)

@@ -74,11 +74,13 @@ def test_video_writes_clip_and_table(tmp_path):
     from fer_tf.inference.video import write_video
 
     clip = write_video(tmp_path / "clip.mp4", draw_clip(faces=1, frames=12, width=320, height=240).frames, fps=12)
-    done = run(
-        "video", clip, "--output", tmp_path / "out.mp4", "--table", tmp_path / "faces.csv", "--json", cwd=tmp_path
-    )
+    files = ["--output", tmp_path / "out.mp4", "--table", tmp_path / "faces.csv"]
+    files += ["--timeline", tmp_path / "people.png", "--summary", tmp_path / "summary.json"]
+    done = run("video", clip, *files, "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     summary = json.loads(done.stdout)
+    assert summary == json.loads((tmp_path / "summary.json").read_text())
+    assert (tmp_path / "people.png").read_bytes().startswith(b"\x89PNG")
     assert summary["frames"] == 12 and (tmp_path / "out.mp4").stat().st_size > 1000
     assert len((tmp_path / "faces.csv").read_text().splitlines()) == summary["faces"] + 1
 

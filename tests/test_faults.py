@@ -13,12 +13,13 @@ import av
 import cv2
 import numpy as np
 import pytest
-from squares import BLIND, FINDER, read_table
+from squares import BLIND, FINDER
 from tones import NTSC, make_clip
 
 from fer_tf.inference import table as tables
 from fer_tf.inference.clips import VideoWriter, probe, read_frames, write_video
 from fer_tf.inference.detect import load_detector
+from fer_tf.inference.table import read_table
 from fer_tf.inference.video import VideoError, annotate_video, stream
 
 pytestmark = pytest.mark.usefixtures("no_thread_is_left")

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from squares import read_table
 
 from fer_tf.faces import Faces, softmax
 from fer_tf.inference import table
+from fer_tf.inference.table import read_table
 from fer_tf.labels import FER2013
 
 PLACE = ["frame", "time_s", "face", "track", "left", "top", "right", "bottom", "score", "label"]

@@ -13,7 +13,7 @@ import av
 import cv2
 import numpy as np
 import pytest
-from squares import BLIND, BLUE, FINDER, RED, Noted, read_table, squares
+from squares import BLIND, BLUE, FINDER, RED, Noted, squares
 from tiny_onnx import write_onnx
 
 from fer_tf.data.drawn import draw_clip
@@ -22,6 +22,7 @@ from fer_tf.inference.clips import VideoWriter, probe, write_video
 from fer_tf.inference.detect import Detector, load_detector
 from fer_tf.inference.engine import load_engine
 from fer_tf.inference.sources import Live, open_live
+from fer_tf.inference.table import read_table
 from fer_tf.inference.video import VideoError, VideoInterrupted, annotate_video, infer_image, stream
 from fer_tf.labels import FER2013
 

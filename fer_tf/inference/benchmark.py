@@ -238,7 +238,8 @@ def _nothing_kept() -> Iterator[None]:
 
 def _figures(summary: VideoSummary) -> dict:
     frames, stages = max(summary.frames, 1), summary.stages
-    runtime_s = max(0.0, summary.cpu_s - sum(spent.cpu_s for spent in stages.values()))  # its threads are its own
+    # What is left is the model's runtime with threads of its own; in one thread OpenCV has some, too.
+    rest_s = max(0.0, summary.cpu_s - sum(spent.cpu_s for spent in stages.values())) if summary.threaded else 0.0
     return {
         "batch": summary.batch,
         "frames": summary.frames,
@@ -253,7 +254,7 @@ def _figures(summary: VideoSummary) -> dict:
         "memory_mb": peak_mb(),
         "stages": {
             name: {
-                "cpu_ms_per_frame": 1000 * (spent.cpu_s + (runtime_s if name == "infer" else 0)) / frames,
+                "cpu_ms_per_frame": 1000 * (spent.cpu_s + (rest_s if name == "infer" else 0)) / frames,
                 "busy_ms_per_frame": 1000 * spent.busy_s / frames,
                 "item_ms": percentiles(spent.each_s),
                 "queued": spent.queued / max(spent.items, 1),

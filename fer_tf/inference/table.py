@@ -3,6 +3,7 @@
 import csv
 import json
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 from fer_tf.faces import Faces
@@ -118,3 +119,11 @@ class _Parquet:
 
 
 FORMATS = {".csv": _Csv, ".parquet": _Parquet, ".jsonl": _JsonLines}
+
+
+def read_table(path: Path):
+    """Return what a `FaceTable` wrote as a pandas table."""
+    import pandas as pd
+
+    readers = {".csv": pd.read_csv, ".parquet": pd.read_parquet, ".jsonl": partial(pd.read_json, lines=True)}
+    return readers[path.suffix.lower()](path)
