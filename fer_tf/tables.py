@@ -48,37 +48,28 @@ def faces(found: list[dict]) -> Table:
     return table
 
 
-def ladder(result: dict) -> Table:
-    """Return a benchmark's rungs; "of bound" is the share of what the cores could do if none ever waited."""
-    host = result["host"]
-    title = f"{result['model']}, {result['detector']}, {host['cpu']}, {host['cores']} cores"
-    names = (
-        "backend",
-        "rung",
-        "frames/s",
-        "of bound",
-        "latency p50",
-        "p95",
-        "CPU a frame",
-        "batch",
-        "memory",
-        "accuracy",
-    )
-    table = Table(*names, title=title)
+def ladder(result: dict) -> list[Table]:
+    """Return a benchmark's rungs, a table per backend: latency and CPU time a frame in ms, memory at its peak.
+
+    "of bound" is the share of what cores that never wait would do, "full" how full the model's batches were.
+    """
+    host, tables = result["host"], {}
     for rung in result["rungs"]:
-        late = [f"{rung['latency_ms'][q]:.1f} ms" for q in ("p50", "p95")] if rung["latency_ms"] else ["-", "-"]
+        title = f"{result['model']}, {rung['provider']}, {result['detector']}, {host['cpu']}, {host['cores']} cores"
+        names = "rung", "frames/s", "of bound", "p50", "p95", "CPU", "full", "MB", "accuracy"
+        table = tables.setdefault(rung["backend"], Table(*names, title=title))
+        late = [f"{rung['latency_ms'][q]:.0f}" for q in ("p50", "p95")] if rung["latency_ms"] else ["-", "-"]
         table.add_row(
-            rung["backend"],
             rung["name"],
             f"{rung['frames_per_s']:.1f}",
             f"{rung['share_of_bound']:.0%}",
             *late,
-            f"{rung['cpu_ms_per_frame']:.1f} ms",
-            f"{rung['batch_fill']:.0%} of {rung['batch']}" if rung.get("batch_fill") else str(rung["batch"]),
-            f"{rung['memory_mb']:.0f} MB" if rung["memory_mb"] else "-",
+            f"{rung['cpu_ms_per_frame']:.1f}",
+            f"{rung['batch_fill']:.0%}" if rung.get("batch_fill") else "-",
+            f"{rung['memory_mb']:.0f}" if rung["memory_mb"] else "-",
             f"{rung['accuracy']:.2%}" if rung["accuracy"] else "-",
         )
-    return table
+    return list(tables.values())
 
 
 def architectures(known: dict) -> Table:
