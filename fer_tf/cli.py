@@ -1,9 +1,10 @@
 """The command line: one command per user's job, each a call or two into the package. Heavy imports wait in commands."""
 
+import io
 import json
 import logging
 import sys
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -325,8 +326,13 @@ def video(
         raise ValueError("nothing to do: give --output, --table, --summary, --show or --json")
     if timeline and not table:
         raise ValueError("--timeline is drawn from the table: give --table, too")
+    if timeline and timeline.suffix.lower() != ".png":
+        raise ValueError(f"a timeline is written as .png, got {timeline.name}")
     for path in filter(None, (timeline, summary_file)):
         check_writable(path)
+        if path.resolve() in {Path(other).resolve() for other in (source, output, table) if other}:
+            raise ValueError(f"{path} is named twice: give every file a name of its own")
+    _check_requests(requests)
     requests = requests or (1 if is_live(source) else cores())
     engine = _engine(model, backend, threads, requests)
     choices = {"engine": engine, "detector": [load_detector(detector) for _ in range(requests)]}
@@ -345,7 +351,8 @@ def video(
         try:
             summary = annotate_video(given, **choices, batch=batch, on_frame=on_frame, progress=advance)
         except (VideoError, VideoInterrupted) as stopped:
-            _beside(stopped.summary, timeline=timeline, summary_file=summary_file)
+            with suppress(OSError):  # what stopped it matters more
+                _beside(stopped.summary, timeline=timeline, summary_file=summary_file)
             if as_json:
                 show(stopped.summary.to_dict(), as_json=True)
             raise
@@ -381,25 +388,24 @@ def bench(
 
     from fer_tf.data.drawn import draw_clip
     from fer_tf.files import check_writable
-    from fer_tf.inference.benchmark import ladder, save
+    from fer_tf.inference.benchmark import ladder
     from fer_tf.inference.clips import write_video
     from fer_tf.inference.detect import load_detector
     from fer_tf.inference.pipeline import cores
 
     if limit < 1:
         raise ValueError(f"--limit must be at least 1 frame, got {limit}")
+    _check_requests(requests)
     if output:
         check_writable(output)
     choices = {"backends": backend} if backend else {}
     detectors = [load_detector(detector) for _ in range(requests or cores())]
-    choices |= {"detectors": detectors, "batch": batch, "limit": limit}
+    choices |= {"detectors": detectors, "batch": batch, "limit": limit, "output": output}
     with TemporaryDirectory() as folder, busy("bench") as status:
         if clip is None:
             clip = write_video(Path(folder) / "drawn.mp4", draw_clip(frames=limit).frames, fps=30)
         result = ladder(model, clip, **choices, progress=status.update)
     show(result, *tables.ladder(result), as_json=as_json)
-    if output:
-        save(result, output)
 
 
 @app.command()
@@ -509,12 +515,20 @@ def _beside(summary, *, timeline: Path | None, summary_file: Path | None) -> lis
         written.append(summary_file)
     if timeline and summary.table:
         from fer_tf import plots
+        from fer_tf.files import write_atomically
         from fer_tf.inference.table import read_table
 
         plots.use_style()
-        plots.timeline(read_table(Path(summary.table)))[0].figure.savefig(timeline, dpi=120)
+        picture = io.BytesIO()
+        plots.timeline(read_table(Path(summary.table)))[0].figure.savefig(picture, dpi=120)
+        write_atomically(timeline, picture.getvalue())
         written.append(timeline)
     return written
+
+
+def _check_requests(requests: int | None) -> None:
+    if requests is not None and requests < 1:
+        raise ValueError(f"--requests must be at least 1, got {requests}")
 
 
 def _hint(detector: str, *, nothing: bool) -> None:

@@ -18,13 +18,12 @@ class Waiting:
     """A frame whose faces are on their way.
 
     due     int (m,): places of the faces to classify; the others keep what their track was found to be before
-    logits  float32 (n, emotions), filled as batches come back; `left` of its rows are still missing
+    logits  float32 (n, emotions), filled as batches come back
     """
 
     faces: Faces
     due: np.ndarray
     logits: np.ndarray
-    left: int
 
 
 @dataclass(eq=False)
@@ -72,13 +71,21 @@ class Batches:
         """Take frames with boxes; yield batches, full ones as long as frames come in time."""
         batch, oldest = self._new(), None
         for item in items:
-            faces = self.follow(item)
-            due = self._due(faces)
-            waiting = Waiting(faces, due, np.empty((len(faces), len(self.engine.card.emotions)), np.float32), len(due))
+            try:
+                faces = self.follow(item)
+                due = self._due(faces)
+            except Exception:
+                yield batch  # what was gathered before is not lost
+                raise
+            waiting = Waiting(faces, due, np.empty((len(faces), len(self.engine.card.emotions)), np.float32))
             start = 0
             while True:
                 stop = min(len(due), start + self.size - batch.filled)
-                self.cut(faces, due[start:stop], batch.crops[batch.filled : batch.filled + stop - start])
+                try:
+                    self.cut(faces, due[start:stop], batch.crops[batch.filled : batch.filled + stop - start])
+                except Exception:
+                    yield batch
+                    raise
                 batch.parts.append((waiting, start, stop))
                 batch.filled += stop - start
                 if stop == len(due):
@@ -99,6 +106,7 @@ class Batches:
         with self._calls() as start:
             for batch in items:
                 flying.append((batch, start(batch.crops[: batch.filled])))
+                # Another batch may well begin while this one is on its way, but one that is not there is not awaited.
                 while flying and (len(flying) > self.requests or not items.ready()):
                     yield from self._back(*flying.popleft())
             for batch, wait in flying:
@@ -141,7 +149,6 @@ class Batches:
         for frame, start, stop in batch.parts:
             frame.logits[frame.due[start:stop]] = logits[at : at + stop - start]
             at += stop - start
-            frame.left -= stop - start
             if stop == len(frame.due):
                 yield self._whole(frame)
         self._used.put(batch.crops)

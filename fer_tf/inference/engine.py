@@ -1,8 +1,9 @@
 """`Engine`: uint8 face crops in, logits out, on ONNX Runtime or OpenVINO. The model card comes out of the ONNX file."""
 
 import json
+import sys
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -14,12 +15,13 @@ import numpy as np
 from fer_tf import paths
 from fer_tf.card import METADATA_KEY, ModelCard, describe_file
 from fer_tf.faces import LUMA, check_crops
+from fer_tf.inference.pipeline import helpers
 
 PROVIDERS = {"openvino-provider": "OpenVINOExecutionProvider", "cpu": "CPUExecutionProvider"}
 BACKENDS = (*PROVIDERS, "openvino")
 """What `load_engine` takes as backend, beside any other ONNX Runtime provider's own name."""
-PATIENCE_S = 120.0
-"""How long a call may take before it counts as hung."""
+QUICK_S, PATIENCE_S = 1.0, 120.0
+"""How long a call may take before it is asked whether it failed, and before it counts as hung."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -33,7 +35,7 @@ class Engine:
     infer     uint8 (n, *card.input_shape), n > 0 -> the outputs in their order
     requests  calls that may be in flight at the same time
     begin     starts a call and returns its future, where the runtime has a queue of its own; else None. The crops must
-              stay as they are until it is done
+              stay as they are until it is done. `settle` waits for a future's outputs, or raises why there are none
     """
 
     path: Path
@@ -44,6 +46,7 @@ class Engine:
     infer: Callable[[np.ndarray], list[np.ndarray]]
     requests: int = 1
     begin: Callable[[np.ndarray], Future] | None = None
+    settle: Callable[[Future], list[np.ndarray]] | None = None
 
     def run(self, crops: np.ndarray) -> dict[str, np.ndarray]:
         """Return every output as the file gives it, float32 (n, ...), for RGB crops uint8 (n, *card.input_shape).
@@ -65,23 +68,23 @@ class Engine:
 
         Crops as in `logits`, n > 0, which must stay as they are until then. All calls have ended after the block.
         """
-        if self.begin:
-            begun: set[Future] = set()
+        if not self.begin:
+            with helpers([self.logits] * self.requests) as submit:
+                yield lambda crops: submit(crops).result
+            return
+        begun: set[Future] = set()
 
-            def start(crops: np.ndarray) -> Callable[[], np.ndarray]:
-                check_crops(crops, self.card.input_shape)
-                future = self.begin(crops)
-                begun.add(future)
-                future.add_done_callback(begun.discard)
-                return lambda: self._judged(future.result(PATIENCE_S)[0])
+        def start(crops: np.ndarray) -> Callable[[], np.ndarray]:
+            check_crops(crops, self.card.input_shape)
+            future = self.begin(crops)
+            begun.add(future)
+            future.add_done_callback(begun.discard)
+            return lambda: self._judged(self.settle(future)[0])
 
-            try:
-                yield start
-            finally:
-                wait(set(begun), PATIENCE_S)
-        else:
-            with ThreadPoolExecutor(self.requests, thread_name_prefix="stage request") as pool:
-                yield lambda crops: pool.submit(self.logits, crops).result
+        try:
+            yield start
+        finally:
+            wait(set(begun), 0 if sys.exc_info()[0] else PATIENCE_S)  # after a failure one of them may never come
 
     def _judged(self, logits: np.ndarray) -> np.ndarray:
         logits = logits / np.float32(self.card.temperature)
@@ -101,6 +104,7 @@ class _Loaded(NamedTuple):
     card_json: str | None
     infer: Callable[[np.ndarray], list[np.ndarray]]
     begin: Callable[[np.ndarray], Future] | None = None
+    settle: Callable[[Future], list[np.ndarray]] | None = None
 
 
 def load_engine(
@@ -158,6 +162,7 @@ def load_engine(
         infer=infer,
         requests=requests,
         begin=begin,
+        settle=loaded.settle,
     )
 
 
@@ -302,7 +307,7 @@ def _openvino(path: Path, backend: str, threads: int | None, requests: int) -> _
 
     def infer(crops: np.ndarray) -> list[np.ndarray]:
         if queue:
-            return begin(crops).result(PATIENCE_S)
+            return settle(begin(crops))
         results = request.infer([crops], share_inputs=True)
         return [results[port] for port in compiled.outputs]
 
@@ -311,6 +316,13 @@ def _openvino(path: Path, backend: str, threads: int | None, requests: int) -> _
         future.set_running_or_notify_cancel()
         queue.start_async([crops], (future, crops), share_inputs=True)
         return future
+
+    def settle(future: Future) -> list[np.ndarray]:
+        try:
+            return future.result(QUICK_S)
+        except TimeoutError:
+            queue.wait_all()  # a call that failed never tells its callback; this raises why
+            return future.result(PATIENCE_S)
 
     def done(request, given: tuple[Future, np.ndarray]) -> None:
         given[0].set_result([np.array(tensor.data) for tensor in request.output_tensors])  # the request's own memory
@@ -326,6 +338,7 @@ def _openvino(path: Path, backend: str, threads: int | None, requests: int) -> _
         card_json=str(model.get_rt_info(key).value) if model.has_rt_info(key) else None,
         infer=infer,
         begin=begin if queue else None,
+        settle=settle if queue else None,
     )
 
 

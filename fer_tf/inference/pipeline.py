@@ -14,23 +14,31 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from queue import Empty, Queue, SimpleQueue
 from typing import Any
 
+PATIENCE_S = 120.0
 GRACE_S = 10.0
 """An interrupt that comes so long after the first is not held back any more: something hangs."""
 KEPT = 100_000
 """Items, the last ones, whose times are kept one by one."""
+AHEAD = 8
+"""Items per helper that may be done before the one that is given next."""
+POLL_S = 0.002
+"""How long to wait for another item before looking again whether the first one is done."""
 _END = object()
 
 
 @dataclass(frozen=True)
 class Stage:
+    """depth: items that may wait in front of it, where they are larger than others; None is that of all stages."""
+
     name: str
     apply: Callable[["Items"], Iterator]
+    depth: int | None = None
 
 
 @dataclass
@@ -40,13 +48,14 @@ class StageTime:
     items   how many it gave
     busy_s  seconds in the stage itself, without waiting for either neighbour
     cpu_s   seconds of a core that its threads took; not those of threads that a library keeps to itself
-    queued  items that lay in front of it whenever it took one, summed over all
+    taken   how many it took, and `queued` how many lay in front of it then, summed over all
     each_s  busy seconds of each item, of the last KEPT
     """
 
     items: int = 0
     busy_s: float = 0.0
     cpu_s: float = 0.0
+    taken: int = 0
     queued: int = 0
     each_s: deque[float] = field(default_factory=lambda: deque(maxlen=KEPT), repr=False)
 
@@ -55,7 +64,7 @@ class StageError(RuntimeError):
     """A stage failed; its name is `stage`, what it raised is `__cause__`."""
 
     def __init__(self, stage: str, reason: object):
-        super().__init__(f"{stage}: {reason}")
+        super().__init__(f"{stage}: {str(reason) or type(reason).__name__}")
         self.stage = stage
 
 
@@ -67,7 +76,8 @@ def run(
     depth: int = 4,
     source_name: str = "source",
     times: dict[str, StageTime] | None = None,
-    patience_s: float = 120.0,
+    patience_s: float = PATIENCE_S,
+    stop: Callable[[], object] = lambda: None,
 ) -> Iterator[Any]:
     """Yield what the last stage gives, in order.
 
@@ -75,6 +85,7 @@ def run(
     depth       items that may wait between two stages: how far a stage may run ahead of the next
     times       is filled with a `StageTime` per name, the source's included
     patience_s  how long to wait for one item before a stage counts as hung
+    stop        ends a source that may be silent for long, from another thread
 
     When the source or a stage fails, what was finished before is yielded, then `StageError` is raised, once. Close the
     iterator (or leave its loop) to stop early: every thread has ended when that returns.
@@ -89,7 +100,7 @@ def run(
     times.update({name: StageTime() for name in names})
     failures: list[StageError] = []
     links = [_Link(stage, times[stage.name], failures) for stage in stages]
-    yield from _threaded(links, depth, patience_s) if threaded else _chained(links)
+    yield from _threaded(links, depth, patience_s, stop) if threaded else _chained(links)
     if failures:
         raise failures[0]
 
@@ -112,12 +123,13 @@ class Items:
     def __next__(self) -> Any:
         if self._over:
             raise StopIteration
-        if self._queue:
-            self.spent.queued += self._queue.qsize() + len(self._held)
+        waiting = len(self._held) + (self._queue.qsize() if self._queue else 0)
         item = self._held.pop() if self._held else self._clocked(None)
         if item is _END:
             self._over = True
             raise StopIteration
+        self.spent.taken += 1
+        self.spent.queued += waiting
         return item
 
     def ready(self, timeout_s: float = 0.0) -> bool:
@@ -173,37 +185,81 @@ class _Link:
             _close(items)
 
 
-def in_order(functions: Sequence[Callable], items: Items) -> Iterator:
+@contextmanager
+def helpers(functions: Sequence[Callable]) -> Iterator[Callable[[Any], Future]]:
+    """Yield what has function(item) done by a thread per function, whichever is free, and returns its future.
+
+    After the block no thread is left, but those that hang: they are daemons, and do not keep the program alive.
+    """
+    jobs: SimpleQueue = SimpleQueue()
+    over = threading.Event()
+
+    def work(function: Callable) -> None:
+        while (job := jobs.get()) is not None:
+            future, item = job
+            try:
+                if not over.is_set():
+                    future.set_result(function(item))
+            except BaseException as error:
+                future.set_exception(error)
+
+    def submit(item: Any) -> Future:
+        future: Future = Future()
+        jobs.put((future, item))
+        return future
+
+    threads = [threading.Thread(target=work, args=(f,), name="stage helper", daemon=True) for f in functions]
+    for thread in threads:
+        thread.start()
+    try:
+        yield submit
+    finally:
+        over.set()
+        for _ in threads:
+            jobs.put(None)
+        for thread in threads:
+            thread.join(GRACE_S)
+
+
+def in_order(
+    functions: Sequence[Callable], items: Items, *, wanted: Callable[[Any], bool] = lambda item: True
+) -> Iterator:
     """Yield function(item) for every item, in their order, with a thread for each of the functions.
 
-    All of them do the same work, each with tools of its own. What is done is held back only as long as more items are
-    there to begin with.
+    All of them do the same work, each with tools of its own. Items that are not wanted pass as they are; `wanted` is
+    asked in order. What is done is given at once, whether more items come or not.
     """
     if len(functions) == 1:
-        yield from map(functions[0], items)
+        yield from (functions[0](item) if wanted(item) else item for item in items)
         return
-    free: SimpleQueue = SimpleQueue()
-    for function in functions:
-        free.put(function)
 
-    def work(item: Any) -> tuple[Any, float]:
-        function, cpu = free.get(), time.thread_time()
-        try:
+    def timed(function: Callable) -> Callable:
+        def work(item: Any) -> tuple[Any, float]:
+            cpu = time.thread_time()
             return function(item), time.thread_time() - cpu
-        finally:
-            free.put(function)
+
+        return work
 
     def finished(future: Future) -> Any:
         found, cpu = future.result()
         items.spent.cpu_s += cpu
         return found
 
-    with ThreadPoolExecutor(len(functions), thread_name_prefix="stage helper") as pool:
+    most = len(functions)
+    with helpers([timed(function) for function in functions]) as submit:
         flying: deque[Future] = deque()
         for item in items:
-            flying.append(pool.submit(work, item))
-            while flying and (len(flying) > len(functions) or flying[0].done() or not items.ready()):
-                yield finished(flying.popleft())
+            if wanted(item):
+                flying.append(submit(item))
+            else:
+                flying.append(Future())
+                flying[-1].set_result((item, 0.0))
+            while flying:
+                busy = sum(not future.done() for future in flying)
+                if flying[0].done() or busy > most or len(flying) > AHEAD * most:
+                    yield finished(flying.popleft())
+                elif items.ready(POLL_S):
+                    break
         yield from map(finished, flying)
 
 
@@ -218,9 +274,9 @@ def _chained(links: list[_Link]) -> Iterator:
             _close(items)
 
 
-def _threaded(links: list[_Link], depth: int, patience_s: float) -> Iterator:
+def _threaded(links: list[_Link], depth: int, patience_s: float, stop: Callable[[], object]) -> Iterator:
     *workers, last = links
-    queues = [Queue(depth) for _ in workers]
+    queues = [Queue(link.stage.depth or depth) for link in links[1:]]
     hung = False
 
     def work(number: int) -> None:
@@ -230,8 +286,12 @@ def _threaded(links: list[_Link], depth: int, patience_s: float) -> Iterator:
                 queues[number].put(item)
                 if not workers[number].needed:
                     break
-        finally:
             items.close()
+        except BaseException as error:  # also what is no Exception, or comes as a stage is closed: it is not its end
+            failed = StageError(workers[number].stage.name, error)
+            failed.__cause__ = error
+            workers[number].failures.append(failed)
+        finally:
             _dismiss(workers[:number])
             queues[number].put(_END)
             for _ in inboxes[number]:
@@ -267,6 +327,7 @@ def _threaded(links: list[_Link], depth: int, patience_s: float) -> Iterator:
         with interrupts_held():  # a thread left alive in a library's code would abort the program as it exits
             results.close()
             _dismiss(workers)
+            stop()
             if not hung:  # a hung thread cannot be ended; as a daemon it does not keep the program alive
                 for _ in inboxes[-1]:
                     pass

@@ -125,5 +125,7 @@ def read_table(path: Path):
     """Return what a `FaceTable` wrote as a pandas table."""
     import pandas as pd
 
+    if path.stat().st_size == 0:  # JSON lines of a clip without a face
+        return pd.DataFrame(columns=[*FIELDS, "score", "label"])
     readers = {".csv": pd.read_csv, ".parquet": pd.read_parquet, ".jsonl": partial(pd.read_json, lines=True)}
     return readers[path.suffix.lower()](path)

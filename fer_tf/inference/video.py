@@ -1,9 +1,10 @@
 """Emotions in pictures, clips and cameras: decode, detect, crop, classify in batches, draw, encode."""
 
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
@@ -21,7 +22,17 @@ from fer_tf.inference.clips import Frame, VideoWriter, check_size, probe, read_f
 from fer_tf.inference.clips import write_video as write_video
 from fer_tf.inference.detect import Detector, crop_faces
 from fer_tf.inference.live import OnFrame
-from fer_tf.inference.pipeline import KEPT, Items, Stage, StageError, StageTime, in_order, interrupts_held, run
+from fer_tf.inference.pipeline import (
+    KEPT,
+    PATIENCE_S,
+    Items,
+    Stage,
+    StageError,
+    StageTime,
+    in_order,
+    interrupts_held,
+    run,
+)
 from fer_tf.inference.smooth import HALF_LIFE_S, Smoother
 from fer_tf.inference.sources import Live, is_live, open_live
 from fer_tf.inference.table import FORMATS, FaceTable
@@ -29,6 +40,7 @@ from fer_tf.inference.track import Tracker, Windows
 
 BATCH = 8
 """Faces to classify in one call, and frames of a file that may wait between two stages."""
+_limiting, _limits = threading.Lock(), []
 STALE_S = 0.5
 """Seconds without a new frame after which the last one is shown again, with its age."""
 
@@ -67,14 +79,16 @@ def stream(
 
     Close the iterator, or leave its loop, to stop.
     """
-    depth = _depth(source, depth)
     choices = {"detect_every": detect_every, "classify_every": classify_every, "half_life_s": half_life_s}
     stages, _ = _stages(source, engine, detector, batch, **choices)
     frames = _frames(source, limit=limit)
-    try:
-        yield from run(frames, stages, threaded=threaded, depth=depth, times=times, source_name="decode")
-    finally:
-        frames.close()
+    ways = _ways(source, frames, depth) | {"threaded": threaded, "times": times}
+
+    def found() -> Iterator[Faces]:
+        with _one_thread_each() if threaded else nullcontext():
+            yield from run(frames, stages, **ways)
+
+    return found()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,7 +195,6 @@ def annotate_video(
     stage breaks later, files hold every frame that was finished, and VideoError says how many that are; so does
     VideoInterrupted after Ctrl-C, which ends the frame in hand first.
     """
-    depth = _depth(source, depth)
     output, table = (None if path is None else Path(path) for path in (output, table))
     _check_paths(source, output, table)
     read = _frames(source, limit=limit)
@@ -217,12 +230,11 @@ def annotate_video(
                 writer = VideoWriter(output, rate=rate, audio_from=None if is_live(source) else source)
                 stack.callback(finish, writer)
             if output or on_frame:  # in one stage, so that the file ends with what was shown last
-                give = partial(_given_out, writer if output else None, on_frame)
+                stale_s = STALE_S if is_live(source) else None
+                give = partial(_given_out, writer if output else None, on_frame, stale_s)
                 stages.append(Stage("encode" if output else "show", give))
-            items = run(read, stages, threaded=threaded, depth=depth, times=times, source_name="decode")
+            items = run(read, stages, threaded=threaded, times=times, **_ways(source, read, depth))
             stack.enter_context(closing(items))
-            if isinstance(read, Live):
-                stack.callback(read.close)  # first, or the stages would wait for a silent source
             for item in items:
                 found = item[0] if drawn else item
                 frames, faces = frames + 1, faces + len(found)
@@ -283,8 +295,14 @@ def _stages(
             raise ValueError(f"{name} must be at least 1, got {given}")
     detectors, tracker, smoother = _several(detector), Tracker(), Smoother(half_life_s=half_life_s)
 
-    def look(frame: Frame, detector: Detector) -> Faces | Frame:
-        return frame if frame.index % detect_every else _detected(frame, detector)
+    looked = -detect_every
+
+    def wanted(frame: Frame) -> bool:
+        nonlocal looked
+        if frame.index - looked < detect_every:  # numbers may have gaps, where a live source drops frames
+            return False
+        looked = frame.index
+        return True
 
     def follow(found: Faces | Frame) -> Faces:
         return tracker.follow(found) if isinstance(found, Faces) else tracker.predict(_empty(found))
@@ -293,9 +311,9 @@ def _stages(
     max_wait_s = 0.0 if is_live(source) else None
     batches = Batches(engine, size=batch, follow=follow, cut=cut, max_wait_s=max_wait_s, every=classify_every)
     return [
-        Stage("detect", partial(in_order, [partial(look, detector=one) for one in detectors])),
+        Stage("detect", partial(in_order, [partial(_detected, detector=one) for one in detectors], wanted=wanted)),
         Stage("crop", batches.gather),
-        Stage("infer", lambda items: map(smoother.smooth, batches.classify(items))),
+        Stage("infer", lambda items: map(smoother.smooth, batches.classify(items)), depth=2),
     ], batches
 
 
@@ -319,16 +337,22 @@ def _cutter(windows: Windows, *, scale: float) -> Callable[[Faces, np.ndarray, n
 
 @contextmanager
 def _one_thread_each() -> Iterator[None]:
-    """Keep OpenCV and BLAS from opening threads of their own beside those of the stages."""
+    """Keep OpenCV and BLAS from opening threads of their own beside those of the stages, of however many runs."""
     from threadpoolctl import threadpool_limits
 
-    before = cv2.getNumThreads()
-    cv2.setNumThreads(1)
+    with _limiting:
+        if not _limits:
+            _limits.extend([cv2.getNumThreads(), threadpool_limits(1)])
+            cv2.setNumThreads(1)
+        _limits.append(None)  # one for each run
     try:
-        with threadpool_limits(1):
-            yield
+        yield
     finally:
-        cv2.setNumThreads(before)
+        with _limiting:
+            _limits.pop()
+            if len(_limits) == 2:
+                _limits.pop().restore_original_limits()
+                cv2.setNumThreads(_limits.pop())
 
 
 def percentiles(seconds: Sequence[float]) -> dict[str, float] | None:
@@ -354,16 +378,18 @@ def _empty(frame: Frame) -> Faces:
 
 
 def _given_out(
-    writer: VideoWriter | None, on_frame: OnFrame | None, items: Items
+    writer: VideoWriter | None, on_frame: OnFrame | None, stale_s: float | None, items: Items
 ) -> Iterator[tuple[Faces, np.ndarray]]:
-    """Write and show every frame until `on_frame` says False; where nothing new comes, show the last one's age."""
+    """Write and show every frame until `on_frame` says False; after each `stale_s` without another, show its age."""
     for faces, image in items:
         if writer:
             writer.write(image, faces.time_s)
         go_on, shown_at = on_frame and on_frame(faces, image), time.perf_counter()
         yield faces, image
-        while on_frame and go_on is not False and not items.ready(STALE_S):
+        while on_frame and stale_s and go_on is not False and not items.ready(stale_s):
             go_on = on_frame(faces, with_age(image, time.perf_counter() - shown_at))
+            if time.perf_counter() - shown_at > PATIENCE_S:
+                break
         if go_on is False:
             return
 
@@ -377,14 +403,21 @@ def _frames(source: Path | str | int | Live, *, limit: int | None) -> Iterator[F
     if not is_live(source):
         return read_frames(source, limit=limit)
     live = source if isinstance(source, Live) else open_live(source)
-    live.limit = limit or live.limit
+    if live.tick_s is not None:
+        raise ValueError("a Live with tick_s yields more than frames: open it without, stages cannot take them")
+    if limit is not None:
+        if limit < 1:
+            raise ValueError(f"limit must be at least 1 frame, got {limit}")
+        live.limit = limit
     return live
 
 
-def _depth(source: Path | str | int | Live, depth: int | None) -> int:
-    """Return how many frames may wait between two stages: a live source's hardly, a file's do."""
-    usual = 1 if is_live(source) else BATCH
-    return usual if depth is None else depth
+def _ways(source: Path | str | int | Live, frames: Iterator[Frame] | Live, depth: int | None) -> dict:
+    """Return how `run` takes these frames: those of a live source hardly wait, those of a file do."""
+    ways = {"source_name": "decode", "depth": BATCH if depth is None else depth}
+    if isinstance(frames, Live):
+        ways |= {"depth": depth or 1, "stop": frames.stop, "patience_s": max(PATIENCE_S, 2 * frames.give_up_s)}
+    return ways
 
 
 def _check_paths(source: Path | str | int | Live, output: Path | None, table: Path | None) -> None:

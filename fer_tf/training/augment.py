@@ -55,7 +55,7 @@ class RandomShift(layers.Layer):
 
 
 class RandomTurn(layers.Layer):
-    """Turns each image (n, s, s, c) about its centre by up to `degrees`, and enlarges it by up to the share `zoom`.
+    """Turns each image (n, s, s, c) about its centre by up to `degrees`, and scales it by up to the share `zoom`.
 
     Both in one bilinear interpolation, and the whole batch at once: on PyTorch the layers of Keras go image by image.
     The border is drawn out. At inference nothing turns.
