@@ -453,3 +453,30 @@ def test_a_clip_on_a_server_is_not_live(tmp_path):
 def test_a_device_that_is_not_there_is_said_at_once():
     with pytest.raises(OSError, match="/dev/video63 cannot be read"):
         next(iter(open_live("/dev/video63")))
+
+
+def test_frames_in_flight_hold_back_others_until_they_are_finished():
+    def opened():
+        yield from [np.zeros((2, 2, 3), np.uint8)] * 5
+        while True:
+            time.sleep(0.01)
+            yield None
+
+    live = Live(opened, keep=5, in_flight=2, limit=5)
+    taken, told = [], threading.Event()
+
+    def take():
+        for frame in live:
+            taken.append(frame.index)
+            told.set()
+
+    reader = threading.Thread(target=take)
+    reader.start()
+    for count in (2, 3, 4, 5):
+        while len(taken) < count:
+            assert told.wait(30)
+            told.clear()
+        assert len(taken) == count
+        live.finished()
+    reader.join(30)
+    assert taken == [0, 1, 2, 3, 4] and not reader.is_alive()

@@ -92,6 +92,8 @@ class Live:
     tick_s     yield a `Stale` after every so many seconds without a frame; None waits in silence
     give_up_s  seconds without a frame after which the source is lost
     limit      end after so many frames
+    in_flight  frames to give before `finished` was called for the first of them; None does not wait for it. What works
+               on several frames at a time sets it, so that frames age here, where they can be dropped, and not inside
     clock      monotonic seconds
     wait       pauses for so many seconds; by default less if the source is closed meanwhile
 
@@ -112,10 +114,11 @@ class Live:
         tick_s: float | None = None,
         give_up_s: float = 30.0,
         limit: int | None = None,
+        in_flight: int | None = None,
         clock: Callable[[], float] = time.monotonic,
         wait: Callable[[float], object] | None = None,
     ):
-        for what, value in (("keep", keep), ("limit", limit)):
+        for what, value in (("keep", keep), ("limit", limit), ("in_flight", in_flight)):
             if value is not None and value < 1:
                 raise ValueError(f"{what} must be at least 1 frame, got {value}")
         for what, value in (("max_age_s", max_age_s), ("tick_s", tick_s), ("give_up_s", give_up_s)):
@@ -124,7 +127,8 @@ class Live:
         self.opener, self.name, self.keep, self.clock = opener, name, keep, clock
         self.max_age_s, self.tick_s, self.give_up_s, self.limit = max_age_s, tick_s, give_up_s, limit
         self.dropped = self.damaged = self.reconnects = 0
-        self._arrived = self._given = 0
+        self.in_flight = in_flight
+        self._arrived = self._given = self._finished = 0
         self._waiting: deque[Frame] = deque()
         self._began_s = self._heard_s = self._told_s = None  # by the clock: first and last frame, what was last yielded
         self._failure: Exception | None = None
@@ -157,6 +161,12 @@ class Live:
         finally:
             self.close()
 
+    def finished(self) -> None:
+        """Say that the work on a frame has ended, for `in_flight`."""
+        with self._changed:
+            self._finished += 1
+            self._changed.notify_all()
+
     def stop(self) -> None:
         """Tell the reading thread and the loop over the frames to end; fit for the handler of a signal."""
         with self._changed:  # whose lock a thread may take twice
@@ -176,19 +186,20 @@ class Live:
         with self._changed:
             while not self._closed.is_set() and self._given != self.limit:
                 now = self.clock()
-                if frame := self._taken(now):
+                room = self.in_flight is None or self._given - self._finished < self.in_flight
+                if room and (frame := self._taken(now)):
                     self._told_s, self._given = now, self._given + 1
                     return frame
                 silent_s = now - self._heard_s
                 if self._failure and not self._arrived:
                     raise self._failure
-                if silent_s >= self.give_up_s:
+                if silent_s >= self.give_up_s and not self._waiting:
                     why = f" ({self._failure})" if self._failure else ""
                     raise OSError(
                         f"{self.name} gave nothing for {silent_s:.1f} seconds after {self._arrived} frames{why}: "
                         "check that it is on and can be reached"
                     ) from self._failure
-                left_s = self.give_up_s - silent_s
+                left_s = max(self.give_up_s - silent_s, 0.01)
                 if self.tick_s is not None:
                     left_s = min(left_s, self._told_s + self.tick_s - now)
                     if left_s <= 0:

@@ -41,6 +41,8 @@ from fer_tf.inference.track import Tracker, Windows
 BATCH = 8
 """Faces to classify in one call, and frames of a file that may wait between two stages."""
 _limiting, _limits = threading.Lock(), []
+IN_FLIGHT = 3
+"""Frames of a live source between decoding and encoding: enough for every core, too few to grow old."""
 STALE_S = 0.5
 """Seconds without a new frame after which the last one is shown again, with its age."""
 
@@ -83,10 +85,13 @@ def stream(
     stages, _ = _stages(source, engine, detector, batch, **choices)
     frames = _frames(source, limit=limit)
     ways = _ways(source, frames, depth) | {"threaded": threaded, "times": times}
+    finished = frames.finished if isinstance(frames, Live) else lambda: None
 
     def found() -> Iterator[Faces]:
         with _one_thread_each() if threaded else nullcontext():
-            yield from run(frames, stages, **ways)
+            for item in run(frames, stages, **ways):
+                finished()
+                yield item
 
     return found()
 
@@ -239,6 +244,8 @@ def annotate_video(
                 found = item[0] if drawn else item
                 frames, faces = frames + 1, faces + len(found)
                 latencies.append(time.perf_counter() - found.read_at)
+                if isinstance(read, Live):
+                    read.finished()
                 if rows:
                     rows.write(found)
                 if progress:
@@ -409,6 +416,7 @@ def _frames(source: Path | str | int | Live, *, limit: int | None) -> Iterator[F
         if limit < 1:
             raise ValueError(f"limit must be at least 1 frame, got {limit}")
         live.limit = limit
+    live.in_flight = live.in_flight or IN_FLIGHT
     return live
 
 

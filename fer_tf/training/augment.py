@@ -70,8 +70,8 @@ class RandomTurn(layers.Layer):
 
     def _turned(self, images):
         count, (height, width, channels) = ops.shape(images)[0], images.shape[1:]
-        angle, scale = keras.random.uniform((2, count, 1, 1), -1, 1, seed=self.random)
-        angle, scale = angle * self.degrees * math.pi / 180, 1 + scale * self.zoom
+        drawn = keras.random.uniform((2, count, 1, 1), -1, 1, seed=self.random)
+        angle, scale = drawn[0] * self.degrees * math.pi / 180, 1 + drawn[1] * self.zoom
         y = ops.reshape(ops.arange(height, dtype="float32"), (1, -1, 1)) - (height - 1) / 2
         x = ops.reshape(ops.arange(width, dtype="float32"), (1, 1, -1)) - (width - 1) / 2
         cos, sin = ops.cos(angle) / scale, ops.sin(angle) / scale
