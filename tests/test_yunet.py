@@ -126,7 +126,7 @@ def test_finds_what_opencv_finds_in_clips(model, shared_data, clip, size, faces)
 
 def test_the_default_size_keeps_every_face_of_the_largest(model, shared_data):
     """All clips but the one without a face; a few frames of each. At 640x480, hands are taken for faces twice."""
-    largest, usual = (load_detector("yunet", pixels=pixels) for pixels in (640 * 480, None))
+    largest, usual = (load_detector("yunet", pixels=pixels, model=model) for pixels in (640 * 480, None))
     assert usual.pixels == PIXELS["yunet"]
     for name, faces in [("hungry.mkv", 1), ("yes.mkv", 1), ("head-pose-face-detection-female-and-male.gif", 2)]:
         for frame in list(read_frames(shared_data / "video" / name))[::10]:
@@ -136,7 +136,7 @@ def test_the_default_size_keeps_every_face_of_the_largest(model, shared_data):
 def test_detectors_of_one_size_share_what_is_compiled(model, portrait):
     module._compiled.cache_clear()
     module._network.cache_clear()
-    first, second = load_detector("yunet"), load_detector("yunet", min_score=0.9)
+    first, second = load_detector("yunet", model=model), load_detector("yunet", min_score=0.9, model=model)
     found = [], []
     threads = [
         threading.Thread(target=lambda find, to: to.extend(find(portrait) for _ in range(20)), args=pair)
@@ -154,7 +154,7 @@ def test_detectors_of_one_size_share_what_is_compiled(model, portrait):
 
 
 def test_one_thread_s_results_do_not_change_under_it(model, portrait):
-    find = load_detector("yunet")
+    find = load_detector("yunet", model=model)
     xyxy, score = find(portrait)
     kept = xyxy.copy(), score.copy()
     find(np.ascontiguousarray(portrait[:, ::-1]))
@@ -173,4 +173,4 @@ def test_a_file_that_was_replaced_is_read_anew(model, tmp_path):
 
 def test_asks_for_a_thread(model):
     with pytest.raises(ValueError, match="threads must be at least 1, got 0"):
-        load_detector("yunet", threads=0)
+        load_detector("yunet", threads=0, model=model)
