@@ -5,6 +5,7 @@ import json
 import logging
 import sys
 from contextlib import nullcontext, suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
@@ -326,6 +327,8 @@ def video(
         raise ValueError("nothing to do: give --output, --table, --summary, --show or --json")
     if timeline and not table:
         raise ValueError("--timeline is drawn from the table: give --table, too")
+    if timeline and not find_spec("matplotlib"):
+        raise ValueError("--timeline draws with matplotlib, which is not here: pip install matplotlib, or leave it out")
     if timeline and timeline.suffix.lower() != ".png":
         raise ValueError(f"a timeline is written as .png, got {timeline.name}")
     for path in filter(None, (timeline, summary_file)):

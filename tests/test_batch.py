@@ -127,3 +127,17 @@ def test_a_call_that_fails_loses_nothing_before_it(threaded):
         for faces in run(frames([1] * 100), stages, threaded=threaded):
             got.append(faces.frame_index)
     assert got == list(range(20))
+
+
+def test_what_was_gathered_before_a_frame_that_fails_is_not_lost(threaded):
+    def follow(faces):
+        if faces.frame_index == 13:
+            raise ValueError("no")
+        return faces
+
+    batches, got = Batches(Counting(), follow=follow, cut=cut, size=8), []
+    stages = [Stage("crop", batches.gather), Stage("infer", batches.classify)]
+    with pytest.raises(RuntimeError, match="crop: no"):
+        for faces in run(frames([1] * 100), stages, threaded=threaded):
+            got.append(faces.frame_index)
+    assert got == list(range(13))

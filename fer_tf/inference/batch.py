@@ -70,33 +70,30 @@ class Batches:
     def gather(self, items: Items) -> Iterator[Batch]:
         """Take frames with boxes; yield batches, full ones as long as frames come in time."""
         batch, oldest = self._new(), None
-        for item in items:
-            try:
+        try:
+            for item in items:
                 faces = self.follow(item)
                 due = self._due(faces)
-            except Exception:
-                yield batch  # what was gathered before is not lost
-                raise
-            waiting = Waiting(faces, due, np.empty((len(faces), len(self.engine.card.emotions)), np.float32))
-            start = 0
-            while True:
-                stop = min(len(due), start + self.size - batch.filled)
-                try:
+                frame = Waiting(faces, due, np.empty((len(faces), len(self.engine.card.emotions)), np.float32))
+                start = 0
+                while True:
+                    stop = min(len(due), start + self.size - batch.filled)
                     self.cut(faces, due[start:stop], batch.crops[batch.filled : batch.filled + stop - start])
-                except Exception:
+                    batch.parts.append((frame, start, stop))
+                    batch.filled += stop - start
+                    if stop == len(due):
+                        break
                     yield batch
-                    raise
-                batch.parts.append((waiting, start, stop))
-                batch.filled += stop - start
-                if stop == len(due):
-                    break
-                yield batch
-                batch, start = self._new(), stop
-            oldest = time.perf_counter() if oldest is None else oldest
-            full = batch.filled == self.size or len(batch.parts) >= self.size
-            if full or not self._wait(items, oldest):
-                yield batch
-                batch, oldest = self._new(), None
+                    batch, start = self._new(), stop
+                oldest = time.perf_counter() if oldest is None else oldest
+                full = batch.filled == self.size or len(batch.parts) >= self.size
+                if full or not self._wait(items, oldest):
+                    yield batch
+                    batch, oldest = self._new(), None
+        except Exception:
+            if batch.parts:
+                yield batch  # what was gathered before is not lost
+            raise
         if batch.parts:
             yield batch
 

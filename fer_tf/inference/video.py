@@ -12,6 +12,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from fer_tf.data.images import read_image
 from fer_tf.faces import Faces
@@ -40,7 +41,6 @@ from fer_tf.inference.track import Tracker, Windows
 
 BATCH = 8
 """Faces to classify in one call, and frames of a file that may wait between two stages."""
-_limiting, _limits = threading.Lock(), []
 IN_FLIGHT = 3
 """Frames of a live source between decoding and encoding: enough for every core, too few to grow old."""
 STALE_S = 0.5
@@ -88,7 +88,7 @@ def stream(
     finished = frames.finished if isinstance(frames, Live) else lambda: None
 
     def found() -> Iterator[Faces]:
-        with _one_thread_each() if threaded else nullcontext():
+        with _pools.kept_small() if threaded else nullcontext():
             for item in run(frames, stages, **ways):
                 finished()
                 yield item
@@ -227,7 +227,7 @@ def annotate_video(
     try:
         with interrupts_held(tell=getattr(read, "stop", None)) as interrupts, ExitStack() as stack:
             if threaded:
-                stack.enter_context(_one_thread_each())
+                stack.enter_context(_pools.kept_small())
             rows = FaceTable(table, engine.card.emotions) if table else None
             if rows:
                 stack.callback(finish, rows)
@@ -342,24 +342,30 @@ def _cutter(windows: Windows, *, scale: float) -> Callable[[Faces, np.ndarray, n
     return cut
 
 
-@contextmanager
-def _one_thread_each() -> Iterator[None]:
-    """Keep OpenCV and BLAS from opening threads of their own beside those of the stages, of however many runs."""
-    from threadpoolctl import threadpool_limits
+class _Pools:
+    """The threads that OpenCV and BLAS open beside those of the stages; `kept_small` while any run goes on."""
 
-    with _limiting:
-        if not _limits:
-            _limits.extend([cv2.getNumThreads(), threadpool_limits(1)])
-            cv2.setNumThreads(1)
-        _limits.append(None)  # one for each run
-    try:
-        yield
-    finally:
-        with _limiting:
-            _limits.pop()
-            if len(_limits) == 2:
-                _limits.pop().restore_original_limits()
-                cv2.setNumThreads(_limits.pop())
+    def __init__(self):
+        self.lock, self.runs = threading.Lock(), 0
+
+    @contextmanager
+    def kept_small(self) -> Iterator[None]:
+        with self.lock:
+            if not self.runs:
+                self.opencv, self.others = cv2.getNumThreads(), threadpool_limits(1)
+                cv2.setNumThreads(1)
+            self.runs += 1
+        try:
+            yield
+        finally:
+            with self.lock:
+                self.runs -= 1
+                if not self.runs:
+                    self.others.restore_original_limits()
+                    cv2.setNumThreads(self.opencv)
+
+
+_pools = _Pools()
 
 
 def percentiles(seconds: Sequence[float]) -> dict[str, float] | None:
