@@ -75,9 +75,9 @@ def clip(tmp_path) -> Path:
     return write_video(tmp_path / "clip.mp4", squares(30), fps=25)
 
 
-@pytest.fixture(params=[True, False], ids=["threads", "one thread"])
-def threaded(request) -> bool:
-    """Runs a test with a thread per stage, and again with one for all."""
+@pytest.fixture(params=[3, 0], ids=["three workers", "one thread"])
+def workers(request) -> int:
+    """Runs a test with the threads of a pipeline, and again in the one of the caller."""
     return request.param
 
 

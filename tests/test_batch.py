@@ -1,7 +1,6 @@
 """Frames come back in order with their own logits, however their faces fell into batches and calls."""
 
 import random
-import threading
 import time
 from types import SimpleNamespace
 
@@ -52,24 +51,33 @@ def cut(faces, places, out):
     out[:] = np.stack([numbers % 256, numbers // 256 % 256, numbers // 65536], axis=1)[:, None, None]
 
 
-def classified(counts, *, threaded=True, tracks=None, engine, **choices):
+def classified(counts, *, workers=3, chunk=5, tracks=None, engine, **choices):
     batches = Batches(engine, follow=lambda faces: faces, cut=cut, **choices)
-    stages = [Stage("crop", batches.gather), Stage("infer", batches.classify)]
-    return list(run(frames(counts, tracks=tracks), stages, threaded=threaded)), batches
+    with batches.open():
+        found = list(run(frames(counts, tracks=tracks), stages(batches), workers=workers, chunk=chunk))
+    return found, batches
+
+
+def stages(batches):
+    return [
+        Stage("crop", [batches.gather], in_order=True),
+        Stage("infer", [batches.classify] * batches.requests),
+        Stage("finish", [batches.finish], in_order=True),
+    ]
 
 
 @pytest.mark.parametrize("requests", [1, 3])
 @pytest.mark.parametrize("size", [1, 4, 7])
-@pytest.mark.parametrize("max_wait_s", [None, 0.0, 0.001])
-def test_every_face_gets_its_own_logits_in_order(requests, size, max_wait_s, threaded):
+@pytest.mark.parametrize("chunk", [1, 16])
+def test_every_face_gets_its_own_logits_in_order(requests, size, chunk, workers):
     counts = np.random.default_rng(0).choice([0, 0, 1, 1, 2, 3, 20], 150)
     engine = Counting(requests=requests)
-    found, batches = classified(counts, engine=engine, size=size, max_wait_s=max_wait_s, threaded=threaded)
+    found, batches = classified(counts, engine=engine, size=size, chunk=chunk, workers=workers)
     assert [faces.frame_index for faces in found] == list(range(150))
     for faces in found:
         np.testing.assert_array_equal(faces.logits, np.stack([faces.score, -faces.score], axis=1))
     assert max(engine.sizes) <= size and batches.crops == counts.sum() == sum(engine.sizes)
-    assert batches.calls == sum(given > 0 for given in engine.sizes)
+    assert batches.calls == len(engine.sizes) and min(engine.sizes) > 0
 
 
 def test_ten_thousand_frames_stay_in_order_with_a_randomly_delayed_engine():
@@ -80,37 +88,19 @@ def test_ten_thousand_frames_stay_in_order_with_a_randomly_delayed_engine():
     np.testing.assert_array_equal(got, np.arange(counts.sum()))
 
 
-def test_full_batches_are_made_where_frames_are_waiting():
+def test_batches_are_full_across_the_frames_of_a_chunk(workers):
     engine = Counting()
-    classified([1] * 32, engine=engine, size=8, threaded=False)
-    assert engine.sizes == [8] * 4
-
-
-def test_nothing_waits_for_frames_that_are_not_there():
-    """With max_wait_s of 0 a frame comes back before the next one is made."""
-    asked, engine = threading.Semaphore(0), Counting(requests=2)
-
-    def source():
-        for faces in frames([1, 0, 3, 1]):
-            assert asked.acquire(timeout=30)
-            yield faces
-
-    batches = Batches(engine, follow=lambda faces: faces, cut=cut, size=8, max_wait_s=0.0)
-    stages = [Stage("crop", batches.gather), Stage("infer", batches.classify), Stage("last", lambda items: items)]
-    results = run(source(), stages)
-    for index in range(4):
-        asked.release()
-        assert next(results).frame_index == index
-    assert list(results) == []
+    classified([1, 3, 0, 2] * 8, engine=engine, size=8, chunk=16, workers=workers)
+    assert engine.sizes == [8] * 6
 
 
 @pytest.mark.parametrize("requests", [1, 3])
-def test_a_tracked_face_keeps_what_it_was_found_to_be_until_its_turn(requests, threaded):
+def test_a_tracked_face_keeps_what_it_was_found_to_be_until_its_turn(requests, workers):
     """Track 7 on all frames, track 9 on frames 2 to 5; each is classified on every third frame since it came."""
     tracks = [[7], [7], [7, 9], [7, 9], [9, 7], [7, 9], [7], [], [7]]
     counts = [len(track) for track in tracks]
     engine = Counting(requests=requests)
-    found, batches = classified(counts, engine=engine, size=4, every=3, tracks=tracks, threaded=threaded)
+    found, batches = classified(counts, engine=engine, size=4, every=3, tracks=tracks, workers=workers)
     seen = {}
     for faces in found:
         for track, number in zip(faces.track_id.tolist(), faces.logits[:, 0].tolist(), strict=True):
@@ -119,25 +109,23 @@ def test_a_tracked_face_keeps_what_it_was_found_to_be_until_its_turn(requests, t
     assert batches.crops == 5
 
 
-def test_a_call_that_fails_loses_nothing_before_it(threaded):
-    engine, got = Counting(requests=3, fails_at=21), []
-    batches = Batches(engine, follow=lambda faces: faces, cut=cut, size=4)
-    stages = [Stage("crop", batches.gather), Stage("infer", batches.classify)]
-    with pytest.raises(RuntimeError, match="infer: no"):
-        for faces in run(frames([1] * 100), stages, threaded=threaded):
+@pytest.mark.parametrize("requests", [1, 3])
+def test_a_call_that_fails_loses_nothing_before_it(requests, workers):
+    batches, got = Batches(Counting(requests=requests, fails_at=21), follow=lambda faces: faces, cut=cut, size=4), []
+    with batches.open(), pytest.raises(RuntimeError, match="infer: no"):
+        for faces in run(frames([1] * 100), stages(batches), workers=workers, chunk=10):
             got.append(faces.frame_index)
     assert got == list(range(20))
 
 
-def test_what_was_gathered_before_a_frame_that_fails_is_not_lost(threaded):
+def test_what_was_gathered_before_a_frame_that_fails_is_not_lost(workers):
     def follow(faces):
         if faces.frame_index == 13:
             raise ValueError("no")
         return faces
 
     batches, got = Batches(Counting(), follow=follow, cut=cut, size=8), []
-    stages = [Stage("crop", batches.gather), Stage("infer", batches.classify)]
     with pytest.raises(RuntimeError, match="crop: no"):
-        for faces in run(frames([1] * 100), stages, threaded=threaded):
+        for faces in run(frames([1] * 100), stages(batches), workers=workers, chunk=8):
             got.append(faces.frame_index)
     assert got == list(range(13))

@@ -34,7 +34,7 @@ def test_the_ladder_measures_the_same_frames_on_every_rung(clip, engine, tmp_pat
         assert rung["bound_frames_per_s"] == pytest.approx(bound)
         assert rung["share_of_bound"] == pytest.approx(rung["frames_per_s"] / bound)
         if rung["name"] != "naive loop":
-            assert list(rung["stages"]) == ["decode", "detect", "crop", "infer", "draw", "encode"]
+            assert list(rung["stages"]) == ["decode", "detect", "crop", "infer", "smooth", "draw", "encode"]
             stages = sum(stage["cpu_ms_per_frame"] for stage in rung["stages"].values())
             assert stages + rung["runtimes_ms_per_frame"] == pytest.approx(max(rung["cpu_ms_per_frame"], stages))
             assert all(stage["queued"] <= 9 for stage in rung["stages"].values())

@@ -52,7 +52,7 @@ class FullDisk:
 
 
 @pytest.mark.parametrize("packets", [0, 1, 13, 29], ids=lambda n: f"room for {n}")
-def test_a_disk_that_is_full_leaves_the_table_of_what_was_finished(packets, threaded, clip, engine, monkeypatch):
+def test_a_disk_that_is_full_leaves_the_table_of_what_was_finished(packets, workers, clip, engine, monkeypatch):
     start = VideoWriter._start
 
     def started(self, *arguments):
@@ -64,7 +64,7 @@ def test_a_disk_that_is_full_leaves_the_table_of_what_was_finished(packets, thre
     output, rows = clip.with_name("out.mp4"), clip.with_name("faces.csv")
     full = load_detector("full")
     with pytest.raises(VideoError, match="No space left on device") as caught:
-        annotate_video(clip, engine=engine, detector=full, output=output, table=rows, threaded=threaded)
+        annotate_video(clip, engine=engine, detector=full, output=output, table=rows, workers=workers)
     told, summary = str(caught.value), caught.value.summary
     assert f"stopped after {packets} frames" in told and summary.frames == packets
     assert not output.exists() and summary.output is None
@@ -87,7 +87,7 @@ def test_a_table_that_finds_no_room_leaves_the_clip(clip, engine, monkeypatch):
     assert probe(output).frames >= caught.value.summary.frames == 7 and not rows.exists()
 
 
-def test_a_clip_that_changes_its_size_keeps_boxes_and_pictures(threaded, engine, tmp_path):
+def test_a_clip_that_changes_its_size_keeps_boxes_and_pictures(workers, engine, tmp_path):
     clip = tmp_path / "a.h264"
     with clip.open("wb") as file:
         for width, height in ((64, 48), (32, 96)):
@@ -103,7 +103,7 @@ def test_a_clip_that_changes_its_size_keeps_boxes_and_pictures(threaded, engine,
             file.write((tmp_path / "part.h264").read_bytes())
     output, rows = tmp_path / "out.mp4", tmp_path / "faces.csv"
     full = load_detector("full")
-    summary = annotate_video(clip, engine=engine, detector=full, output=output, table=rows, threaded=threaded)
+    summary = annotate_video(clip, engine=engine, detector=full, output=output, table=rows, workers=workers)
     assert summary.frames == probe(output).frames == 10
     assert {frame.image.shape for frame in read_frames(output)} == {(48, 64, 3)}
     read = read_table(rows)  # in pixels of each frame as it came
@@ -111,12 +111,12 @@ def test_a_clip_that_changes_its_size_keeps_boxes_and_pictures(threaded, engine,
     assert sides.tolist() == [64] * 5 + [96] * 5
 
 
-def test_uneven_times_are_kept_in_the_clip_and_in_the_table(threaded, engine, tmp_path):
+def test_uneven_times_are_kept_in_the_clip_and_in_the_table(workers, engine, tmp_path):
     uneven = [0, 0.04, 0.2, 0.24, 1.0, 1.04]
     clip = make_clip(tmp_path / "a.mkv", times=uneven)
     output, rows = tmp_path / "out.mp4", tmp_path / "faces.csv"
     annotate_video(
-        clip, engine=engine, detector=load_detector("full"), output=output, table=rows, threaded=threaded, batch=4
+        clip, engine=engine, detector=load_detector("full"), output=output, table=rows, workers=workers, batch=4
     )
     np.testing.assert_allclose(read_table(rows)["time_s"], uneven, atol=0.002)
     np.testing.assert_allclose([frame.time_s for frame in read_frames(output)], uneven, atol=0.004)
@@ -160,23 +160,24 @@ def test_a_slow_sink_holds_the_source_back_and_loses_nothing(clip, engine, monke
 
     monkeypatch.setattr(VideoWriter, "write", slow)
     monkeypatch.setattr("fer_tf.inference.video.read_frames", counted)
+    monkeypatch.setattr("fer_tf.inference.video.CHUNK", 3)
     output, rows = clip.with_name("out.mp4"), clip.with_name("faces.csv")
     detector = load_detector("full")
-    summary = annotate_video(clip, engine=engine, detector=detector, output=output, table=rows, depth=1, batch=1)
+    summary = annotate_video(clip, engine=engine, detector=detector, output=output, table=rows, workers=2)
     assert summary.frames == probe(output).frames == 30
     assert list(read_table(rows)["frame"]) == list(range(30))
-    assert max(ahead) < 2 * len(summary.stages) + 2  # one in each stage and one between two
+    assert max(ahead) < 3 * (2 + 2)  # a chunk in the hands of each worker, one that waits and one that is written
 
 
 @pytest.mark.parametrize("frames", [0, 1, 2, 7, 29, 30])
-def test_stops_at_any_moment(frames, threaded, clip, engine):
+def test_stops_at_any_moment(frames, workers, clip, engine):
     before = set(threading.enumerate())
-    items = stream(clip, engine=engine, detector=FINDER, threaded=threaded)
+    items = stream(clip, engine=engine, detector=FINDER, workers=workers)
     assert [next(items).frame_index for _ in range(frames)] == list(range(frames))
     items.close()
     assert set(threading.enumerate()) == before
     output, rows = clip.with_name("out.mp4"), clip.with_name("faces.csv")
-    choices = {"detector": load_detector("full"), "output": output, "table": rows, "threaded": threaded}
+    choices = {"detector": load_detector("full"), "output": output, "table": rows, "workers": workers}
     if frames:
         annotate_video(clip, engine=engine, **choices, on_frame=lambda faces, _: faces.frame_index < frames - 1)
         assert probe(output).frames == len(read_table(rows)) == frames

@@ -4,17 +4,18 @@ import random
 import signal
 import threading
 import time
+from functools import partial
 
 import pytest
 
-from fer_tf.inference.pipeline import Stage, StageError, in_order, interrupts_held, run
+from fer_tf.inference.pipeline import Stage, StageError, helpers, interrupts_held, run
 
 pytestmark = pytest.mark.usefixtures("no_thread_is_left")
 
 
-def each(name, function):
+def each(name, function, *, at_once=1, in_order=False):
     """A stage that maps one item to one."""
-    return Stage(name, lambda items: map(function, items))
+    return Stage(name, [partial(map, function)] * at_once, in_order)
 
 
 def drain(items, got):
@@ -31,77 +32,83 @@ def failing(at, error):
     return function
 
 
-def in_batches(name, size, function=lambda batch: batch):
-    """A stage that gathers `size` items, works on them at once and gives them back one by one."""
-
-    def apply(items):
-        held = []
-        for item in items:
-            held.append(item)
-            if len(held) == size:
-                yield from function(held)
-                held = []
-        yield from function(held)
-
-    return Stage(name, apply)
+@pytest.fixture(params=[1, 7], ids=["one by one", "by seven"])
+def chunk(request):
+    return request.param
 
 
-def test_keeps_order_however_long_a_stage_takes(threaded):
-    delays = random.Random(0)
-    slow = each("slow", lambda item: time.sleep(delays.choice([0, 0, 0, 0.001])) or item)
-    stages = [each("double", lambda item: 2 * item), slow, in_batches("batch", 7), each("text", str)]
-    assert list(run(range(500), stages, threaded=threaded)) == [str(2 * item) for item in range(500)]
+def test_keeps_order_however_long_a_stage_takes(workers, chunk):
+    seen = []
+
+    def slow(item):
+        time.sleep(random.Random(item).choice([0, 0, 0, 0.001]))
+        return item
+
+    stages = [
+        each("double", lambda item: 2 * item),
+        each("slow", slow, at_once=3),
+        each("state", lambda item: seen.append(item) or item, in_order=True),
+        each("slow again", slow, at_once=2),
+        each("text", str),
+    ]
+    expected = [2 * item for item in range(500)]
+    assert list(run(range(500), stages, workers=workers, chunk=chunk)) == list(map(str, expected))
+    assert seen == expected
 
 
 @pytest.mark.parametrize("source", [[], iter(()), range(1)], ids=["none", "spent", "one"])
-def test_runs_on_few_items(source, threaded):
+def test_runs_on_few_items(source, workers):
     expected = list(source)
-    assert list(run(source, [in_batches("batch", 4)], threaded=threaded)) == expected
+    assert list(run(source, [each("same", lambda item: item)], workers=workers, chunk=4)) == expected
 
 
-def test_a_failing_source_is_named_after_all_that_it_gave(threaded):
+def test_a_failing_source_is_named_after_all_that_it_gave(workers, chunk):
     def source():
         yield from range(20)
         raise OSError("the file ends here")
 
     got = []
     with pytest.raises(StageError, match="decode: the file ends here") as caught:
-        drain(run(source(), [in_batches("batch", 8)], threaded=threaded, source_name="decode"), got)
+        drain(run(source(), [each("a", abs)], workers=workers, chunk=chunk, source_name="decode"), got)
     assert got == list(range(20))
     assert caught.value.stage == "decode" and isinstance(caught.value.__cause__, OSError)
 
 
-def test_an_engine_that_fails_in_its_fifth_batch_loses_only_that(threaded):
-    def classify(batch):
-        if 16 in batch:
-            raise ValueError("no")
-        return batch
-
-    got, closed = [], []
-
-    def sink(items):
-        try:
-            yield from items
-        finally:
-            closed.append(True)
-
-    stages = [in_batches("infer", 4, classify), Stage("encode", sink)]
+@pytest.mark.parametrize("in_order", [False, True], ids=["several", "in order"])
+def test_a_stage_that_fails_loses_only_what_comes_after(in_order, workers, chunk):
+    fails = each("infer", failing(20, ValueError("no")), at_once=1 if in_order else 3, in_order=in_order)
+    got, seen = [], []
+    stages = [each("before", abs), fails, each("after", lambda item: seen.append(item) or item, in_order=True)]
     with pytest.raises(StageError, match="infer: no"):
-        drain(run(range(10_000), stages, threaded=threaded), got)
-    assert got == list(range(16)) and closed == [True]
+        drain(run(range(10_000), stages, workers=workers, chunk=chunk), got)
+    assert got == seen == list(range(20))
 
 
-def test_the_first_of_two_failures_is_raised(threaded):
-    def sink(items):
-        yield from items
-        raise OSError("second")
+def test_the_failure_that_comes_first_in_the_stream_is_raised(workers):
+    """The later item fails first by the clock."""
+    failed = threading.Event()
 
-    stages = [each("infer", failing(3, ValueError("first"))), Stage("encode", sink)]
-    with pytest.raises(StageError, match="infer: first"):
-        drain(run(range(10), stages, threaded=threaded), [])
+    def early(item):
+        if item == 3:
+            assert not workers or failed.wait(30)
+            raise ValueError("third")
+        if item == 4:
+            failed.set()
+            raise ValueError("fourth")
+        return item
+
+    got = []
+    with pytest.raises(StageError, match="infer: third"):
+        drain(run(range(10), [each("infer", early, at_once=3)], workers=workers), got)
+    assert got == [0, 1, 2]
 
 
-def test_leaving_early_ends_every_stage(threaded):
+def test_what_is_no_exception_stops_it_too(workers):
+    with pytest.raises(StageError, match="odd: SystemExit"):
+        list(run(range(9), [each("odd", failing(3, SystemExit()))], workers=workers))
+
+
+def test_leaving_early_ends_the_source_and_every_thread(workers, chunk):
     closed = []
 
     def source():
@@ -110,27 +117,13 @@ def test_leaving_early_ends_every_stage(threaded):
         finally:
             closed.append("source")
 
-    def stage(items):
-        try:
-            yield from items
-        finally:
-            closed.append("stage")
-
-    items = run(source(), [Stage("stage", stage), each("last", str)], threaded=threaded)
+    items = run(source(), [each("a", abs, in_order=True), each("b", str)], workers=workers, chunk=chunk)
     assert next(items) == "0"
     items.close()
-    assert sorted(closed) == ["source", "stage"]
+    assert closed == ["source"]
 
 
-def test_a_stage_may_end_the_stream(threaded):
-    def first_three(items):
-        for _ in range(3):
-            yield next(items)
-
-    assert list(run(iter(int, 1), [Stage("head", first_three)], threaded=threaded)) == [0, 0, 0]
-
-
-def test_nothing_runs_ahead_of_a_slow_sink():
+def test_nothing_runs_ahead_of_a_slow_caller():
     given = []
 
     def source():
@@ -138,34 +131,82 @@ def test_nothing_runs_ahead_of_a_slow_sink():
             given.append(item)
             yield item
 
-    items = run(source(), [each("a", abs), each("b", abs)], depth=2)
+    items = run(source(), [each("a", abs, in_order=True), each("b", abs, at_once=2)], workers=2, chunk=3)
     for taken in range(1, 101):
         assert next(items) == taken - 1
-        assert len(given) <= taken + 3 * (2 + 1)  # per link: two wait, one is in hand
+        assert len(given) <= taken + 3 * (2 + 2)  # a chunk per worker, one that is finished, one in hand
     items.close()
 
 
-def test_times_each_stage_without_its_neighbours(threaded):
+def test_stages_with_several_functions_work_at_once():
+    together, most, lock, met = [0], [0], threading.Lock(), threading.Barrier(3)
+
+    def work(item):
+        with lock:
+            together[0] += 1
+            most[0] = max(most[0], together[0])
+        if item < 3:
+            met.wait(30)  # all three are inside at the same time, or this fails
+        with lock:
+            together[0] -= 1
+        return item
+
+    assert list(run(range(200), [each("work", work, at_once=3)], workers=5)) == list(range(200))
+    assert most[0] == 3
+
+
+def test_times_each_stage_without_its_neighbours(workers):
     times = {}
-    stages = [each("quick", abs), each("slow", lambda item: time.sleep(0.01) or item)]
-    for _ in run(range(20), stages, threaded=threaded, times=times):
+    stages = [each("quick", abs), each("slow", lambda item: time.sleep(0.01) or item, in_order=True)]
+    for _ in run(range(20), stages, workers=workers, chunk=2, times=times):
         time.sleep(0.002)
     assert {name: spent.items for name, spent in times.items()} == {"source": 20, "quick": 20, "slow": 20}
-    assert times["slow"].busy_s >= 20 * 0.01
+    assert times["slow"].busy_s >= 20 * 0.01 and len(times["slow"].each_s) == 20
     assert times["quick"].busy_s < times["slow"].busy_s / 2
+    assert (times["slow"].waited_s > 0.01) == bool(workers)
 
 
-def interrupting(items):
-    """A stage that interrupts the program as it ends, and then takes its time."""
-    try:
-        yield from items
-    finally:
-        signal.raise_signal(signal.SIGINT)
-        time.sleep(0.3)
+def test_a_finished_item_does_not_wait_for_the_next_one():
+    arrived = threading.Semaphore(0)
+
+    def source():
+        for item in range(5):
+            assert arrived.acquire(timeout=30)
+            yield item
+
+    results = run(source(), [each("a", abs), each("b", abs, in_order=True)], workers=3)
+    for item in range(5):
+        arrived.release()
+        assert next(results) == item
+    assert list(results) == []
 
 
-def test_an_interrupt_while_the_stages_end_waits_for_them():
-    items = run(range(100), [Stage("interrupting", interrupting), each("last", abs)])
+def test_ticks_while_nothing_comes():
+    go_on, ticks = threading.Event(), 0
+
+    def source():
+        yield 1
+        assert go_on.wait(30)
+        yield 2
+
+    got = []
+    for item in run(source(), [each("same", abs)], workers=2, tick_s=0.01):
+        got.append(item)
+        ticks += item is None
+        if ticks == 3:
+            go_on.set()
+    assert ticks >= 3 and [item for item in got if item is not None] == [1, 2] and got[0] == 1
+
+
+def test_an_interrupt_while_the_threads_end_waits_for_them():
+    def source():
+        try:
+            yield from range(100)
+        finally:
+            signal.raise_signal(signal.SIGINT)
+            time.sleep(0.3)
+
+    items = run(source(), [each("last", abs)], workers=2)
     next(items)
     with pytest.raises(KeyboardInterrupt):
         items.close()
@@ -186,98 +227,46 @@ def test_interrupts_are_held_until_a_block_ends_unless_something_hangs(monkeypat
         raise AssertionError("what hangs cannot be left")
 
 
-def test_a_hung_stage_is_named():
+@pytest.mark.parametrize("where", ["stuck", "source"])
+@pytest.mark.parametrize("tick_s", [None, 0.1])
+def test_a_hung_stage_is_named(where, tick_s):
     wake = threading.Event()
-    stages = [each("quick", abs), each("stuck", lambda item: wake.wait(30)), each("last", bool)]
-    with pytest.raises(StageError, match="stuck: gave nothing"):
-        list(run(range(5), stages, patience_s=0.5))
+
+    def hang(item):
+        return wake.wait(30) and item
+
+    source = map(hang, range(5)) if where == "source" else range(5)
+    stages = [each("quick", abs)]
+    stages += [each("stuck", hang if where == "stuck" else abs, in_order=True), each("last", bool)]
+    with pytest.raises(StageError, match=f"{where}: gave nothing for 0.5 seconds"):
+        list(run(source, stages, workers=3, patience_s=0.5, tick_s=tick_s))
     wake.set()
     for thread in threading.enumerate():
-        if thread.name.startswith("stage "):
+        if thread.name == "stage worker":
             thread.join(10)
 
 
 @pytest.mark.parametrize(
-    ("stages", "depth", "words"), [([each("source", abs)], 4, "different names"), ([], 0, "depth")]
+    ("stages", "choices", "words"),
+    [([each("source", abs)], {}, "different names"), ([], {"chunk": 0}, "chunk"), ([], {"workers": -1}, "workers")],
 )
-def test_refuses_what_cannot_work(stages, depth, words):
+def test_refuses_what_cannot_work(stages, choices, words):
     with pytest.raises(ValueError, match=words):
-        list(run([1], stages, depth=depth))
+        list(run([1], stages, **choices))
 
 
-def test_helpers_work_at_once_and_keep_the_order(threaded):
-    together, most, lock, met = [0], [0], threading.Lock(), threading.Barrier(3)
+def test_helpers_do_what_they_are_given_at_once():
+    met = threading.Barrier(3)
 
     def work(item):
-        with lock:
-            together[0] += 1
-            most[0] = max(most[0], together[0])
         if item < 3:
-            met.wait(30)  # all three are inside at the same time, or this fails
-        time.sleep(random.Random(item).choice([0, 0, 0.002]))
-        with lock:
-            together[0] -= 1
-        return item, threading.current_thread()
+            met.wait(30)
+        if item == 7:
+            raise ValueError("no")
+        return -item
 
-    stage = Stage("work", lambda items: in_order([work] * 3, items))
-    times = {}
-    found = list(run(range(200), [stage, each("last", tuple)], threaded=threaded, times=times))
-    assert [item for item, _ in found] == list(range(200))
-    assert most[0] <= 3 and len({thread for _, thread in found}) > 1 and times["work"].cpu_s > 0
-
-
-def test_a_helper_that_fails_loses_only_what_comes_after(threaded):
-    got = []
-    stage = Stage("work", lambda items: in_order([failing(20, ValueError("no"))] * 3, items))
-    with pytest.raises(StageError, match="work: no"):
-        drain(run(range(100), [stage], threaded=threaded), got)
-    assert got == list(range(20))
-
-
-def test_what_is_done_is_not_held_back_for_what_may_come():
-    """Helpers give a slow source's items one by one; a batch is given as soon as nothing more is there."""
-    arrived, seen = threading.Semaphore(0), []
-
-    def source():
-        for item in range(5):
-            assert arrived.acquire(timeout=30)
-            yield item
-
-    def patient(items):
-        held = []
-        for item in items:
-            held.append(item)
-            if not items.ready():
-                yield held
-                held = []
-
-    stages = [Stage("work", lambda items: in_order([abs] * 2, items)), Stage("gather", patient), each("last", list)]
-    results = run(source(), stages)
-    for item in range(5):
-        arrived.release()
-        seen += next(results)
-        assert seen == list(range(item + 1))
-    assert list(results) == []
-
-
-def test_ready_waits_for_the_next_item_and_no_longer(threaded):
-    open_ = threading.Event()
-
-    def source():
-        yield 1
-        assert open_.wait(30)
-        yield 2
-
-    told = []
-
-    def ask(items):
-        for item in items:
-            told.append(items.ready(0.01))
-            open_.set()
-            told.append(items.ready(30))
-            yield item
-
-    if not threaded:
-        open_.set()
-    assert list(run(source(), [Stage("ask", ask), each("last", abs)], threaded=threaded)) == [1, 2]
-    assert told == [not threaded, True, True, True]
+    with helpers([work] * 3) as submit:
+        futures = [submit(item) for item in range(10)]
+        assert [future.result(30) for future in futures[:7]] == [0, -1, -2, -3, -4, -5, -6]
+        with pytest.raises(ValueError, match="no"):
+            futures[7].result(30)

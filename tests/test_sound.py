@@ -126,9 +126,9 @@ def test_audio_waits_for_the_pictures(tmp_path):
     assert writer.close(keep=False) is False and [path.name for path in tmp_path.iterdir()] == ["a.mkv"]
 
 
-def test_an_annotated_clip_has_the_audio_of_its_source(engine, threaded, tmp_path):
+def test_an_annotated_clip_has_the_audio_of_its_source(engine, workers, tmp_path):
     source, output = make_clip(tmp_path / "a.mkv"), tmp_path / "b.mp4"
-    annotate_video(source, engine=engine, detector=BLIND, output=output, limit=45, threaded=threaded)
+    annotate_video(source, engine=engine, detector=BLIND, output=output, limit=45, workers=workers)
     times, _ = heard(output)
     assert onset_s(output) == pytest.approx(onset_s(source), abs=0.003)
     assert times[-1] == pytest.approx(45 / NTSC, abs=0.03) and probe(output).frames == 45

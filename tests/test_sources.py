@@ -6,6 +6,7 @@ import threading
 import time
 from contextlib import closing, contextmanager, suppress
 from fractions import Fraction
+from functools import partial
 from itertools import cycle
 from operator import attrgetter
 
@@ -255,10 +256,7 @@ def test_another_thread_may_end_the_wait():
 def test_a_run_over_a_source_that_is_away_ends_when_told(got):
     source = Simulated(*[picture()] * got, False)  # then it is away, and stays away
     with Live(source, keep=9) as live:
-        items = run(
-            live,
-            [Stage("same", lambda frames: frames), Stage("index", lambda frames: map(attrgetter("index"), frames))],
-        )
+        items = run(live, [Stage("index", [partial(map, attrgetter("index"))])])
         with closing(items):
             assert [next(items) for _ in range(got)] == list(range(got))
             timer = threading.Timer(0.05, live.stop)  # what a signal's handler would do

@@ -116,32 +116,32 @@ def test_a_number_that_no_camera_has_is_refused_before_work(engine, tmp_path):
 
 
 @pytest.mark.parametrize("batch", [1, 4, 100])
-def test_every_face_gets_its_own_emotion_in_order(threaded, batch, clip, engine):
+def test_every_face_gets_its_own_emotion_in_order(workers, batch, clip, engine):
     index = 0
-    for index, faces in enumerate(stream(clip, engine=engine, detector=FINDER, threaded=threaded, batch=batch)):
+    for index, faces in enumerate(stream(clip, engine=engine, detector=FINDER, workers=workers, batch=batch)):
         assert faces.frame_index == index and faces.time_s == pytest.approx(index / 25)
         assert [FER2013[k] for k in faces.probabilities.argmax(axis=1)] == ["happy", "sad"][: index % 3]
     assert index == 29
 
 
-def test_fills_batches_across_frames_and_holds_no_frame_for_long(clip, engine):
-    for detector, sizes in ((FINDER, [3, 4, 4, 4] * 2), (BLIND, [0] * 8)):
+def test_fills_batches_across_the_frames_that_are_taken_together(workers, clip, engine):
+    for detector, sizes in ((FINDER, [4, 4, 4, 3, 4, 4, 4, 3]), (BLIND, [])):  # of 16 frames, then of 14
         noted = Noted(engine)
-        list(stream(clip, engine=noted, detector=detector, batch=4))
-        assert noted.sizes == sizes  # four faces or parts of four frames, whichever comes first
+        list(stream(clip, engine=noted, detector=detector, batch=4, workers=workers))
+        assert noted.sizes == sizes
 
 
 @pytest.mark.parametrize("suffix", table.FORMATS)
-def test_writes_the_clip_and_the_table(suffix, threaded, clip, engine, monkeypatch):
+def test_writes_the_clip_and_the_table(suffix, workers, clip, engine, monkeypatch):
     monkeypatch.setattr(table, "CHUNK", 7)
     output, rows = clip.with_name("out.mp4"), clip.with_name(f"faces{suffix}")
     done = []
     summary = annotate_video(
-        clip, engine=engine, detector=FINDER, output=output, table=rows, threaded=threaded, progress=done.append
+        clip, engine=engine, detector=FINDER, output=output, table=rows, workers=workers, progress=done.append
     )
     assert (summary.frames, summary.faces, done) == (30, 30, list(range(1, 31)))
     assert summary.provider == "OpenVINOExecutionProvider" and summary.frames_per_s > 0
-    assert list(summary.stages) == ["decode", "detect", "crop", "infer", "draw", "encode"]
+    assert list(summary.stages) == ["decode", "detect", "crop", "infer", "smooth", "draw", "encode", "table"]
     assert json.loads(json.dumps(summary.to_dict()))["stages"]["encode"]["items"] == 30
     info = probe(output)
     assert (info.width, info.height, info.frames, info.rate) == (160, 120, 30, 25)
@@ -168,34 +168,34 @@ def test_a_clip_without_a_face_succeeds_with_an_empty_table(suffix, clip, engine
         assert len(read_table(rows)) == 0 and list(read_table(rows).columns)[-14:] == [*FER2013, *SMOOTHED]
 
 
-def test_a_clip_that_breaks_keeps_what_was_done(threaded, engine, tmp_path):
+def test_a_clip_that_breaks_keeps_what_was_done(workers, engine, tmp_path):
     noise = np.random.default_rng(0).integers(0, 256, (60, 120, 160, 3), np.uint8)
     whole = write_video(tmp_path / "whole.mp4", noise, fps=30).read_bytes()
     cut = damage(tmp_path / "whole.mp4", whole[: len(whole) // 2])
     output, rows = tmp_path / "out.mp4", tmp_path / "faces.csv"
     full = load_detector("full")
     with pytest.raises(VideoError, match=r"stopped after \d+ frames .*decode.*out.mp4 and .*faces.csv") as caught:
-        annotate_video(cut, engine=engine, detector=full, output=output, table=rows, threaded=threaded)
+        annotate_video(cut, engine=engine, detector=full, output=output, table=rows, workers=workers)
     frames = caught.value.summary.frames
     assert 10 < frames < 50 and probe(output).frames == frames == len(read_table(rows))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["damaged.mp4", "faces.csv", "out.mp4", "whole.mp4"]
 
 
-def test_an_engine_that_fails_keeps_the_batches_before(clip, engine):
+def test_an_engine_that_fails_keeps_the_batches_before(workers, clip, engine):
     output = clip.with_name("out.mp4")
     with pytest.raises(VideoError, match="infer: no room") as caught:
-        annotate_video(clip, engine=Noted(engine, fails=5), detector=FINDER, output=output, batch=4)
-    assert caught.value.summary.frames == probe(output).frames == 15  # frame 15's faces are in the fifth
+        annotate_video(clip, engine=Noted(engine, fails=5), detector=FINDER, output=output, batch=4, workers=workers)
+    assert caught.value.summary.frames == probe(output).frames == 16  # whose face is in the fifth
 
 
-def test_a_watcher_may_stop_and_files_hold_what_it_saw(threaded, clip, engine):
+def test_a_watcher_may_stop_and_files_hold_what_it_saw(workers, clip, engine):
     seen, output = [], clip.with_name("out.mp4")
 
     def watch(faces, image):
         seen.append((faces.frame_index, image.shape, (image != faces.image).any()))
         return len(seen) < 5
 
-    summary = annotate_video(clip, engine=engine, detector=FINDER, output=output, on_frame=watch, threaded=threaded)
+    summary = annotate_video(clip, engine=engine, detector=FINDER, output=output, on_frame=watch, workers=workers)
     assert seen == [(k, (120, 160, 3), k % 3 > 0) for k in range(5)]
     assert summary.frames == probe(output).frames == 5
 
@@ -395,13 +395,13 @@ def find_turning(image: np.ndarray):
 
 
 @pytest.mark.parametrize("batch", [1, 5])
-def test_a_model_of_clips_gets_the_last_frames_of_each_face_and_no_others(threaded, batch, tmp_path):
+def test_a_model_of_clips_gets_the_last_frames_of_each_face_and_no_others(workers, batch, tmp_path):
     window, frames = 4, 24
     clip = write_video(tmp_path / "clip.mp4", turning(frames), fps=25)
     engine = load_engine(write_onnx(tmp_path / "model.onnx", window=window))
     finder = Detector(name="turning", find=find_turning, pixels=None, scale=1.0)
     output, rows = tmp_path / "out.mp4", tmp_path / "faces.csv"
-    choices = {"engine": engine, "detector": finder, "batch": batch, "threaded": threaded}
+    choices = {"engine": engine, "detector": finder, "batch": batch, "workers": workers}
     assert annotate_video(clip, **choices, output=output, table=rows).frames == probe(output).frames == frames
     read = read_table(rows)
     assert list(read["frame"]) == [k for k in range(frames) for _ in range(2)]

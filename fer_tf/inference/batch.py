@@ -1,16 +1,22 @@
-"""Crops of consecutive frames gathered into batches, and the frames back in order once their faces are classified."""
+"""Crops of consecutive frames gathered into batches, and classified: three stages that belong together."""
 
-import time
-from collections import deque
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 
 import numpy as np
 
 from fer_tf.faces import Faces
-from fer_tf.inference.pipeline import Items
+
+
+@dataclass(eq=False)
+class Batch:
+    """Crops uint8 (size, ...) to classify in one call, of which the first `filled` are in use."""
+
+    crops: np.ndarray
+    filled: int = 0
 
 
 @dataclass(eq=False)
@@ -18,35 +24,26 @@ class Waiting:
     """A frame whose faces are on their way.
 
     due     int (m,): places of the faces to classify; the others keep what their track was found to be before
-    logits  float32 (n, emotions), filled as batches come back
+    parts   where the crops of `due` are, in their order: a batch, the first of its crops and the last + 1
+    logits  float32 (n, emotions), filled where they are due
     """
 
     faces: Faces
     due: np.ndarray
+    parts: list[tuple[Batch, int, int]]
     logits: np.ndarray
 
 
-@dataclass(eq=False)
-class Batch:
-    """Crops to classify in one call.
-
-    crops   uint8 (size, ...), of which the first `filled` are in use
-    parts   (frame, its first and last + 1 of `due`) in the order of the crops; a frame may go on in the next batch
-    """
-
-    crops: np.ndarray
-    filled: int = 0
-    parts: list[tuple[Waiting, int, int]] = field(default_factory=list)
-
-
 class Batches:
-    """Two stages that belong together: `gather` cuts crops into batches, `classify` gives the frames back in order.
+    """`gather` cuts the crops of some frames into batches, `classify` finds their logits, `finish` fills in the others.
 
-    size        crops of a batch
-    follow      makes tracked `Faces` of what comes
-    max_wait_s  how long a crop may wait for others when no further frame is there; None waits for a full batch
-    every       classify a tracked face again after so many frames, not on each
-    cut         faces, places (m,) of some of them, crops uint8 (m, ...) to be filled
+    `gather` and `finish` have a state: they want the frames in order, from one thread at a time. `classify` may run in
+    `engine.requests` threads at once.
+
+    size    crops of a batch, which may come from several of the frames that are given together
+    follow  makes tracked `Faces` of what comes
+    cut     faces, places (m,) of some of them, crops uint8 (m, ...) to be filled
+    every   classify a tracked face again after so many frames, not on each
     """
 
     def __init__(
@@ -56,62 +53,80 @@ class Batches:
         size: int,
         follow: Callable[[object], Faces],
         cut: Callable[[Faces, np.ndarray, np.ndarray], None],
-        max_wait_s: float | None = None,
         every: int = 1,
     ):
-        self.engine, self.size, self.follow, self.cut = engine, size, follow, cut
-        self.max_wait_s, self.every = max_wait_s, every
+        self.engine, self.size, self.follow, self.cut, self.every = engine, size, follow, cut, every
         self.requests = getattr(engine, "requests", 1)
         self.calls = self.crops = 0  # that were classified, for how full batches are
-        self._used: SimpleQueue = SimpleQueue()  # buffers that are free again
+        self._counting = threading.Lock()
+        self._start = self._at_once
+        self._free: SimpleQueue = SimpleQueue()  # buffers that may be used again
         self._begun: dict[int, int] = {}  # track -> frame at which it was last cut
         self._last: dict[int, tuple[int, np.ndarray]] = {}  # track -> frame and logits that it was last found to have
 
-    def gather(self, items: Items) -> Iterator[Batch]:
-        """Take frames with boxes; yield batches, full ones as long as frames come in time."""
-        batch, oldest = self._new(), None
-        try:
-            for item in items:
-                faces = self.follow(item)
-                due = self._due(faces)
-                frame = Waiting(faces, due, np.empty((len(faces), len(self.engine.card.emotions)), np.float32))
-                start = 0
-                while True:
-                    stop = min(len(due), start + self.size - batch.filled)
-                    self.cut(faces, due[start:stop], batch.crops[batch.filled : batch.filled + stop - start])
-                    batch.parts.append((frame, start, stop))
-                    batch.filled += stop - start
-                    if stop == len(due):
-                        break
-                    yield batch
-                    batch, start = self._new(), stop
-                oldest = time.perf_counter() if oldest is None else oldest
-                full = batch.filled == self.size or len(batch.parts) >= self.size
-                if full or not self._wait(items, oldest):
-                    yield batch
-                    batch, oldest = self._new(), None
-        except Exception:
-            if batch.parts:
-                yield batch  # what was gathered before is not lost
-            raise
-        if batch.parts:
-            yield batch
+    @contextmanager
+    def open(self) -> Iterator["Batches"]:
+        """Keep several calls of the model in flight, where the engine can."""
+        if self.requests == 1:
+            yield self
+            return
+        with self.engine.in_flight() as start:
+            self._start = start
+            yield self
 
-    def classify(self, items: Items) -> Iterator[Faces]:
-        """Take batches; yield their frames with logits, several calls in flight where the engine has requests."""
-        flying: deque[tuple[Batch, Callable[[], np.ndarray]]] = deque()
-        with self._calls() as start:
-            for batch in items:
-                flying.append((batch, start(batch.crops[: batch.filled])))
-                # Another batch may well begin while this one is on its way, but one that is not there is not awaited.
-                while flying and (len(flying) > self.requests or not items.ready()):
-                    yield from self._back(*flying.popleft())
-            for batch, wait in flying:
-                yield from self._back(batch, wait)
+    def gather(self, items: Iterable) -> Iterator[Waiting]:
+        """Follow the faces of frames that are given together, and cut them into batches."""
+        batch = None
+        for item in items:
+            faces = self.follow(item)
+            frame = Waiting(faces, self._due(faces), [], np.empty((len(faces), len(self.engine.card.emotions)), "f4"))
+            done = 0
+            while done < len(frame.due):
+                if batch is None or batch.filled == self.size:
+                    batch = self._new()
+                first, more = batch.filled, min(len(frame.due) - done, self.size - batch.filled)
+                batch.filled += more
+                self.cut(faces, frame.due[done : done + more], batch.crops[first : batch.filled])
+                frame.parts.append((batch, first, batch.filled))
+                done += more
+            yield frame
+
+    def classify(self, frames: list[Waiting]) -> Iterator[Waiting]:
+        """Fill in the logits of the faces that are due; the batches of these frames are in flight together."""
+        waits = {batch: None for frame in frames for batch, _, _ in frame.parts}
+        for batch in waits:
+            waits[batch] = self._begin(batch.crops[: batch.filled])
+        found: dict[Batch, np.ndarray] = {}
+        for frame in frames:
+            done = 0
+            for batch, first, last in frame.parts:
+                if batch not in found:
+                    found[batch] = waits[batch]()
+                    with self._counting:
+                        self.calls, self.crops = self.calls + 1, self.crops + batch.filled
+                    self._free.put(batch.crops)
+                frame.logits[frame.due[done : done + last - first]] = found[batch][first:last]
+                done += last - first
+            yield frame
+
+    def finish(self, frames: Iterable[Waiting]) -> Iterator[Faces]:
+        """Yield the frames with the logits of all their faces."""
+        for frame in frames:
+            faces, logits = frame.faces, frame.logits
+            if self.every > 1 and faces.track_id is not None:
+                due = set(frame.due.tolist())
+                for i, track in enumerate(faces.track_id.tolist()):
+                    if i not in due:
+                        logits[i] = self._last[track][1]
+                    self._last[track] = faces.frame_index, logits[i]
+                if len(self._last) > 2 * len(faces) + 100:
+                    oldest = faces.frame_index - 10 * self.every
+                    self._last = {track: known for track, known in self._last.items() if known[0] >= oldest}
+            yield faces.with_(logits=logits)
 
     def _new(self) -> Batch:
         try:
-            return Batch(self._used.get_nowait())
+            return Batch(self._free.get_nowait())
         except Empty:
             return Batch(np.empty((self.size, *self.engine.card.input_shape), np.uint8))
 
@@ -125,40 +140,16 @@ class Batches:
             self._begun = {track: frame for track, frame in self._begun.items() if now - frame <= 10 * self.every}
         return np.array(due, int)
 
-    def _wait(self, items: Items, oldest: float) -> bool:
-        if self.max_wait_s is None:
-            return True
-        return items.ready(max(0.0, oldest + self.max_wait_s - time.perf_counter()))
+    def _at_once(self, crops: np.ndarray) -> Callable[[], np.ndarray]:
+        return lambda: self.engine.logits(crops)  # when it is asked for: those before it are not lost if it fails
 
-    @contextmanager
-    def _calls(self) -> Iterator[Callable[[np.ndarray], Callable[[], np.ndarray]]]:
-        if self.requests == 1:
-            yield lambda crops: lambda: self.engine.logits(crops)
-            return
-        nothing = np.empty((0, len(self.engine.card.emotions)), np.float32)
-        with self.engine.in_flight() as start:
-            yield lambda crops: start(crops) if len(crops) else lambda: nothing
+    def _begin(self, crops: np.ndarray) -> Callable[[], np.ndarray]:
+        try:
+            return self._start(crops)
+        except Exception as error:
+            failure = error
 
-    def _back(self, batch: Batch, wait: Callable[[], np.ndarray]) -> Iterator[Faces]:
-        logits, at = wait(), 0
-        self.calls += batch.filled > 0
-        self.crops += batch.filled
-        for frame, start, stop in batch.parts:
-            frame.logits[frame.due[start:stop]] = logits[at : at + stop - start]
-            at += stop - start
-            if stop == len(frame.due):
-                yield self._whole(frame)
-        self._used.put(batch.crops)
+        def fail() -> np.ndarray:
+            raise failure
 
-    def _whole(self, frame: Waiting) -> Faces:
-        faces, logits = frame.faces, frame.logits
-        if self.every > 1 and faces.track_id is not None:
-            due = set(frame.due.tolist())
-            for i, track in enumerate(faces.track_id.tolist()):
-                if i not in due:
-                    logits[i] = self._last[track][1]
-                self._last[track] = faces.frame_index, logits[i]
-            if len(self._last) > 2 * len(faces) + 100:
-                oldest = faces.frame_index - 10 * self.every
-                self._last = {track: known for track, known in self._last.items() if known[0] >= oldest}
-        return faces.with_(logits=logits)
+        return fail

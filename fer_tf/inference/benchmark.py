@@ -36,7 +36,6 @@ class Rung(NamedTuple):
 
     name: str
     threaded: bool = True
-    batched: bool = True
     several: bool = False
     every: int = 1
 
@@ -63,10 +62,10 @@ def ladder(
 ) -> dict:
     """Annotate the clip on every rung and backend, and return JSON values.
 
-    The naive loop is what most scripts do; then the pipeline in one thread with batches, with a thread per stage, with
-    several detectors and calls at once, and with the tracker between detections. Where the model has an INT8 file, its
-    last rung runs once more with that. Every rung decodes, detects, crops, classifies, draws and encodes the same
-    frames, after a warm-up on the first few.
+    The naive loop is what most scripts do; then the pipeline in one thread with batches, with threads, with several
+    detectors and calls at once, and with the tracker between detections. Where the model has an INT8 file, the last of
+    these runs once more with that. Every rung decodes, detects, crops, classifies, draws and encodes the same frames,
+    after a warm-up on the first few.
 
     model      as in `load_engine`
     detectors  alike, as many as may look at the same time
@@ -77,7 +76,7 @@ def ladder(
     Per rung: frames/s and faces/s over the whole run; cpu_ms_per_frame of the whole process, and from it the bound,
     cores / that: frames/s if no core ever waited; share_of_bound is what was reached of it. latency_ms from a frame's
     decoding to its end; calls of the model with how full they were; per stage the milliseconds of a core and of time
-    per frame, percentiles of what it gave at once, and how many items lay in front of it. runtimes_ms_per_frame is what
+    per frame, percentiles of a frame's time, and how many frames waited in front of it. runtimes_ms_per_frame is what
     threads took that belong to no stage: those of OpenVINO, which runs model and YuNet, and of OpenCV. accuracy is that
     of FER2013's test rows, where the card has it. model_alone_per_s is the throughput of the model by itself, all cores
     busy with full batches.
@@ -137,8 +136,8 @@ def _climb(rung, clip, engine, detectors: Sequence[Detector], output: Path, batc
         naive_loop(clip, engine=engine, detector=detectors[0], output=output, limit=2 * batch)
         _forget_peak()
         return naive_loop(clip, engine=engine, detector=detectors[0], output=output, limit=limit)
-    choices = {"detector": detectors, "output": output, "batch": batch if rung.batched else 1}
-    choices |= {"threaded": rung.threaded, "detect_every": rung.every, "classify_every": rung.every}
+    choices = {"detector": detectors, "output": output, "batch": batch, "workers": None if rung.threaded else 0}
+    choices |= {"detect_every": rung.every, "classify_every": rung.every}
     annotate_video(clip, engine=engine, **choices, limit=2 * batch)
     _forget_peak()
     return _figures(annotate_video(clip, engine=engine, **choices, limit=limit))
@@ -266,7 +265,7 @@ def _figures(summary: VideoSummary) -> dict:
                 "cpu_ms_per_frame": 1000 * spent.cpu_s / frames,
                 "busy_ms_per_frame": 1000 * spent.busy_s / frames,
                 "item_ms": percentiles(spent.each_s),
-                "queued": spent.queued / max(spent.taken, 1),
+                "queued": spent.waited_s / summary.seconds,
             }
             for name, spent in stages.items()
         },

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
 from contextlib import contextmanager
@@ -303,7 +304,7 @@ def _openvino(path: Path, backend: str, threads: int | None, requests: int) -> _
         raise ValueError(_unreadable(path))
     compiled = openvino_core().compile_model(model, "CPU", _openvino_config(threads, requests))
     queue = openvino.AsyncInferQueue(compiled, requests) if requests > 1 else None
-    request = None if queue else compiled.create_infer_request()
+    request, starting = None if queue else compiled.create_infer_request(), threading.Lock()
 
     def infer(crops: np.ndarray) -> list[np.ndarray]:
         if queue:
@@ -314,7 +315,8 @@ def _openvino(path: Path, backend: str, threads: int | None, requests: int) -> _
     def begin(crops: np.ndarray) -> Future:
         future: Future = Future()
         future.set_running_or_notify_cancel()
-        queue.start_async([crops], (future, crops), share_inputs=True)
+        with starting:  # two threads would be given the same idle request
+            queue.start_async([crops], (future, crops), share_inputs=True)
         return future
 
     def settle(future: Future) -> list[np.ndarray]:

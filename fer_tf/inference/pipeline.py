@@ -1,11 +1,12 @@
-"""`run`: stages over a stream of items, a thread each with bounded queues between them, or one after the other.
+"""`run`: a stream of items through stages, in order, by a few threads that each carry some items all the way.
 
-A stage is a generator transform: it takes an iterator of what came before and yields what comes after, in order. It may
-hold items back (to fill a batch) as long as it yields them before it ends.
+A worker takes the next items from the source, a chunk, and takes them through every stage itself. So an item changes
+hands once, not at every stage, which on Python costs as much as the work; and there are as many threads as cores to
+keep busy, however many stages there are. A stage that has a state takes the chunks one by one, in order; others are at
+work on several chunks at once.
 
-Whatever the reason to stop, it goes the same way: stages that nobody needs any more give up at their next item, and an
-end mark runs down the queues. Each thread takes from its queue until the mark, so nobody waits for a neighbour that is
-gone, and what was finished before arrives.
+Whatever the reason to stop, it goes the same way: no worker takes another chunk, what lies behind the chunk that failed
+is dropped, and what was finished before it arrives.
 """
 
 import os
@@ -17,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from queue import Empty, Queue, SimpleQueue
+from queue import SimpleQueue
 from typing import Any
 
 PATIENCE_S = 120.0
@@ -25,39 +26,66 @@ GRACE_S = 10.0
 """An interrupt that comes so long after the first is not held back any more: something hangs."""
 KEPT = 100_000
 """Items, the last ones, whose times are kept one by one."""
-AHEAD = 8
-"""Items per helper that may be done before the one that is given next."""
-POLL_S = 0.002
-"""How long to wait for another item before looking again whether the first one is done."""
-_END = object()
 
 
 @dataclass(frozen=True)
 class Stage:
-    """depth: items that may wait in front of it, where they are larger than others; None is that of all stages."""
+    """What is done to every item.
+
+    functions  a list of items -> as many, one after the other: those before a failure count. Each of several functions
+               has tools of its own, and they work at the same time on different chunks
+    in_order   it has a state: it gets the chunks in the order of the source
+    """
 
     name: str
-    apply: Callable[["Items"], Iterator]
-    depth: int | None = None
+    functions: Sequence[Callable[[list], Iterable]]
+    in_order: bool = False
 
 
 @dataclass
 class StageTime:
     """What a stage did.
 
-    items   how many it gave
-    busy_s  seconds in the stage itself, without waiting for either neighbour
-    cpu_s   seconds of a core that its threads took; not those of threads that a library keeps to itself
-    taken   how many it took, and `queued` how many lay in front of it then, summed over all
-    each_s  busy seconds of each item, of the last KEPT
+    items     how many it gave
+    busy_s    seconds of work
+    cpu_s     seconds of a core that the workers took in it; not those of threads that a library keeps to itself
+    waited_s  seconds that items waited in front of it, summed over all: over the time of the run, how many lay there
+    each_s    busy seconds of each item, of the last KEPT
     """
 
     items: int = 0
     busy_s: float = 0.0
     cpu_s: float = 0.0
-    taken: int = 0
-    queued: int = 0
+    waited_s: float = 0.0
     each_s: deque[float] = field(default_factory=lambda: deque(maxlen=KEPT), repr=False)
+
+    @contextmanager
+    def timed(self) -> Iterator[None]:
+        """Count the block as one item, and its time."""
+        started, cpu = time.perf_counter(), time.thread_time()
+        try:
+            yield
+        finally:
+            busy = time.perf_counter() - started
+            self.busy_s, self.cpu_s = self.busy_s + busy, self.cpu_s + time.thread_time() - cpu
+        self.items += 1
+        self.each_s.append(busy)
+
+    def clocked(self, items: Iterable) -> Iterator:
+        """Yield the items, and count the time that making them takes."""
+        items, started, cpu = iter(items), time.perf_counter(), time.thread_time()
+        while True:
+            try:
+                item = next(items)
+            except StopIteration:
+                return
+            finally:
+                now, spent = time.perf_counter(), time.thread_time()
+                self.busy_s, self.cpu_s = self.busy_s + now - started, self.cpu_s + spent - cpu
+            self.items += 1
+            self.each_s.append(now - started)
+            yield item
+            started, cpu = time.perf_counter(), time.thread_time()
 
 
 class StageError(RuntimeError):
@@ -66,123 +94,228 @@ class StageError(RuntimeError):
     def __init__(self, stage: str, reason: object):
         super().__init__(f"{stage}: {str(reason) or type(reason).__name__}")
         self.stage = stage
+        self.__cause__ = reason if isinstance(reason, BaseException) else None
 
 
 def run(
     source: Iterable,
     stages: Sequence[Stage],
     *,
-    threaded: bool = True,
-    depth: int = 4,
+    workers: int | None = None,
+    chunk: int = 1,
     source_name: str = "source",
     times: dict[str, StageTime] | None = None,
     patience_s: float = PATIENCE_S,
+    tick_s: float | None = None,
     stop: Callable[[], object] = lambda: None,
 ) -> Iterator[Any]:
     """Yield what the last stage gives, in order.
 
-    threaded    a thread for the source and each stage; the last stage, and with False everything, runs in the caller's
-    depth       items that may wait between two stages: how far a stage may run ahead of the next
+    workers     threads; None is one more than there are cores, 0 does everything in the caller's
+    chunk       items that a worker takes through the stages together: more of them change hands less often, and are
+                later. Beside what the workers carry, one chunk waits for the caller
     times       is filled with a `StageTime` per name, the source's included
-    patience_s  how long to wait for one item before a stage counts as hung
+    patience_s  how long to wait for a chunk before a stage counts as hung
+    tick_s      yield None after every so many seconds without an item
     stop        ends a source that may be silent for long, from another thread
 
     When the source or a stage fails, what was finished before is yielded, then `StageError` is raised, once. Close the
     iterator (or leave its loop) to stop early: every thread has ended when that returns.
     """
-    stages = [Stage(source_name, lambda _: iter(source)), *stages]
-    names = [stage.name for stage in stages]
+    names = [source_name, *(stage.name for stage in stages)]
     if len(set(names)) < len(names):
         raise ValueError(f"stages need different names, got {names}")
-    if depth < 1:
-        raise ValueError(f"depth must be at least 1, got {depth}")
+    workers = cores() + 1 if workers is None else workers
+    if workers < 0 or chunk < 1:
+        raise ValueError(f"workers must be at least 0 and chunk at least 1, got {workers} and {chunk}")
     times = {} if times is None else times
     times.update({name: StageTime() for name in names})
-    failures: list[StageError] = []
-    links = [_Link(stage, times[stage.name], failures) for stage in stages]
-    yield from _threaded(links, depth, patience_s, stop) if threaded else _chained(links)
-    if failures:
-        raise failures[0]
+    crew = _Crew(source, source_name, stages, chunk, times)
+    if not workers:
+        return crew.alone()
+    return crew.together(workers, patience_s, tick_s, stop)
 
 
-class Items:
-    """What comes to a stage, in order: an iterator that also tells whether the next item is there already.
+@dataclass(eq=False)
+class _Chunk:
+    number: int
+    items: list = field(default_factory=list)
+    last: bool = False
+    failure: StageError | None = None
 
-    spent  the stage's own `StageTime`, for what its helpers take
-    """
 
-    def __init__(self, take: Callable[[float | None], Any], spent: StageTime, *, queue: Queue | None = None):
-        self._take, self._queue, self.spent = take, queue, spent
-        self._held, self._over = [], False
-        self.waited_s = self.waited_cpu_s = 0.0  # for the stage before
-        self.waiting = False
+class _Station:
+    """A stage at work: who may enter, and who waits for that."""
 
-    def __iter__(self) -> "Items":
-        return self
+    def __init__(self, stage: Stage, spent: StageTime, lock: threading.Lock):
+        self.stage, self.spent = stage, spent
+        self.functions, self.passed, self.changed = list(stage.functions), 0, threading.Condition(lock)
 
-    def __next__(self) -> Any:
-        if self._over:
-            raise StopIteration
-        waiting = len(self._held) + (self._queue.qsize() if self._queue else 0)
-        item = self._held.pop() if self._held else self._clocked(None)
-        if item is _END:
-            self._over = True
-            raise StopIteration
-        self.spent.taken += 1
-        self.spent.queued += waiting
-        return item
+    def is_free(self, chunk: _Chunk) -> bool:
+        return bool(self.functions) and not (self.stage.in_order and self.passed != chunk.number)
 
-    def ready(self, timeout_s: float = 0.0) -> bool:
-        """Tell whether the next item, or the end, is there within so many seconds.
 
-        Where stages run one after the other it always is: to take it is to make it.
-        """
-        if self._queue and not self._over and not self._held:
+class _Crew:
+    """The workers of one run and what they share; `lock` guards all of it, but the source has `door`."""
+
+    def __init__(self, source: Iterable, name: str, stages: Sequence[Stage], chunk: int, times: dict[str, StageTime]):
+        self.source, self.chunk = source, chunk
+        self.entry = Stage(name, [])
+        self.door, self.lock = threading.Lock(), threading.Lock()
+        self.spent, self.items = times[name], None
+        self.stations = [_Station(stage, times[stage.name], self.lock) for stage in stages]
+        self.taken = self.given = 0
+        self.over = self.stopped = False  # nothing more is taken; nothing more is done
+        self.failed: int | None = None  # the first chunk that failed: what comes after it is dropped
+        self.places: dict[int, str] = {}  # chunk under way -> where it is
+        self.finished: deque[_Chunk] = deque()
+        self.arrived, self.room = threading.Condition(self.lock), threading.Condition(self.lock)
+
+    def alone(self) -> Iterator:
+        """Do everything in this thread."""
+        try:
+            while chunk := self.take():
+                for station in self.stations:
+                    self.do(chunk, station)
+                yield from chunk.items
+                if chunk.failure:
+                    raise chunk.failure
+        finally:
+            self.close()
+
+    def together(self, workers: int, patience_s: float, tick_s: float | None, stop: Callable) -> Iterator:
+        """Have it done by so many threads."""
+        threads = [threading.Thread(target=self.work, name="stage worker", daemon=True) for _ in range(workers)]
+        hung = False
+        try:
+            with interrupts_held():
+                for thread in threads:
+                    thread.start()
+            last = False
+            while not last:
+                waited_s, at_most = 0.0, patience_s if tick_s is None else tick_s
+                while (chunk := self.next_finished(min(at_most, patience_s - waited_s))) is None:
+                    waited_s += at_most
+                    if waited_s >= patience_s:
+                        hung = True
+                        raise StageError(self.first_place(), f"gave nothing for {patience_s:g} seconds")
+                    yield None
+                yield from chunk.items
+                if chunk.failure:
+                    raise chunk.failure
+                last = chunk.last
+        finally:
+            with interrupts_held():  # a thread left alive in a library's code would abort the program as it exits
+                self.end()
+                stop()
+                if not hung:  # a hung thread cannot be ended; as a daemon it does not keep the program alive
+                    for thread in threads:
+                        thread.join()
+                    self.close()
+
+    def work(self) -> None:
+        while chunk := self.take():
+            for station in self.stations:
+                self.do(chunk, station)
+            self.give(chunk)
+
+    def take(self) -> _Chunk | None:
+        """Return the next items, or None where there are no more to take."""
+        with self.door:
+            with self.lock:
+                if self.over:
+                    return None
+                chunk = _Chunk(self.taken)
+                self.taken += 1
+                self.places[chunk.number] = self.entry.name
             try:
-                self._held.append(self._clocked(timeout_s))
-            except Empty:
-                return False
-        return True
+                if self.items is None:
+                    self.items = self.spent.clocked(self.source)
+                while len(chunk.items) < self.chunk and not chunk.last:
+                    if (item := next(self.items, self)) is self:
+                        chunk.last = True
+                    else:
+                        chunk.items.append(item)
+            except BaseException as error:  # also what is no Exception: it is not the end of the source
+                self.fail(chunk, self.entry.name, error)
+            with self.lock:
+                self.over |= chunk.last
+            return chunk
 
-    def _clocked(self, timeout_s: float | None) -> Any:
-        started, cpu, self.waiting = time.perf_counter(), time.thread_time(), True
+    def do(self, chunk: _Chunk, station: _Station) -> None:
+        """Have a stage done to a chunk; where it fails, the chunk goes on with what was done before."""
+        began = time.perf_counter()
+        with self.lock:
+            self.places[chunk.number] = station.stage.name
+            while not (self.stopped or station.is_free(chunk)):
+                station.changed.wait()
+            if self.stopped:
+                chunk.items = []
+                return
+            function = station.functions.pop()
+            dropped = self.failed is not None and chunk.number > self.failed
+        items, chunk.items = [] if dropped else chunk.items, []
+        spent = StageTime()
+        spent.waited_s = (time.perf_counter() - began) * len(items)
         try:
-            return self._take(timeout_s)
-        finally:
-            self.waiting = False
-            self.waited_s += time.perf_counter() - started
-            self.waited_cpu_s += time.thread_time() - cpu
+            for item in spent.clocked(function(items)) if items else ():
+                chunk.items.append(item)
+        except BaseException as error:
+            self.fail(chunk, station.stage.name, error)
+        with self.lock:
+            _add(station.spent, spent)
+            station.functions.append(function)
+            station.passed += 1
+            station.changed.notify_all()
+
+    def fail(self, chunk: _Chunk, name: str, error: BaseException) -> None:
+        chunk.failure, chunk.last = chunk.failure or StageError(name, error), True
+        with self.lock:
+            self.failed = chunk.number if self.failed is None else min(self.failed, chunk.number)
+            self.over = True
+
+    def give(self, chunk: _Chunk) -> None:
+        """Hand a finished chunk to the caller, when it is its turn and the caller has taken the one before."""
+        with self.lock:
+            self.places[chunk.number] = "the caller"
+            while not self.stopped and (self.given != chunk.number or self.finished):
+                self.room.wait()
+            self.finished.append(chunk)
+            self.given += 1
+            del self.places[chunk.number]
+            self.arrived.notify_all()
+            self.room.notify_all()
+
+    def next_finished(self, timeout_s: float) -> _Chunk | None:
+        """Return the next finished chunk, or None if it does not come in time."""
+        with self.lock:
+            if not self.arrived.wait_for(lambda: self.finished, timeout_s):
+                return None
+            self.room.notify_all()
+            return self.finished.popleft()
+
+    def first_place(self) -> str:
+        """Return where the first chunk under way is: what all others wait for."""
+        with self.lock:
+            return self.places[min(self.places)] if self.places else self.entry.name
+
+    def end(self) -> None:
+        """Let every worker leave at its next step."""
+        with self.lock:
+            self.over = self.stopped = True
+            for changed in (self.room, *(station.changed for station in self.stations)):
+                changed.notify_all()
+
+    def close(self) -> None:
+        """End the source now, if it is a generator."""
+        if hasattr(self.source, "close"):
+            self.source.close()
 
 
-class _Link:
-    """One stage at work: measures it, and turns its failure into an early end and a line in `failures`."""
-
-    def __init__(self, stage: Stage, spent: StageTime, failures: list[StageError]):
-        self.stage, self.spent, self.failures = stage, spent, failures
-        self.needed = True
-
-    def items(self, before: Items) -> Iterator:
-        items = iter(())
-        try:
-            items = self.stage.apply(before)
-            while True:
-                started, cpu = time.perf_counter() - before.waited_s, time.thread_time() - before.waited_cpu_s
-                item = next(items, _END)
-                busy = time.perf_counter() - before.waited_s - started
-                self.spent.busy_s += busy
-                self.spent.cpu_s += time.thread_time() - before.waited_cpu_s - cpu
-                if item is _END:
-                    return
-                self.spent.items += 1
-                self.spent.each_s.append(busy)
-                yield item
-        except StageError as error:  # the stage before hangs
-            self.failures.append(error)
-        except Exception as error:
-            self.failures.append(StageError(self.stage.name, error))
-            self.failures[-1].__cause__ = error
-        finally:
-            _close(items)
+def _add(total: StageTime, part: StageTime) -> None:
+    for name in ("items", "busy_s", "cpu_s", "waited_s"):
+        setattr(total, name, getattr(total, name) + getattr(part, name))
+    total.each_s.extend(part.each_s)
 
 
 @contextmanager
@@ -221,120 +354,6 @@ def helpers(functions: Sequence[Callable]) -> Iterator[Callable[[Any], Future]]:
             thread.join(GRACE_S)
 
 
-def in_order(
-    functions: Sequence[Callable], items: Items, *, wanted: Callable[[Any], bool] = lambda item: True
-) -> Iterator:
-    """Yield function(item) for every item, in their order, with a thread for each of the functions.
-
-    All of them do the same work, each with tools of its own. Items that are not wanted pass as they are; `wanted` is
-    asked in order. What is done is given at once, whether more items come or not.
-    """
-    if len(functions) == 1:
-        yield from (functions[0](item) if wanted(item) else item for item in items)
-        return
-
-    def timed(function: Callable) -> Callable:
-        def work(item: Any) -> tuple[Any, float]:
-            cpu = time.thread_time()
-            return function(item), time.thread_time() - cpu
-
-        return work
-
-    def finished(future: Future) -> Any:
-        found, cpu = future.result()
-        items.spent.cpu_s += cpu
-        return found
-
-    most = len(functions)
-    with helpers([timed(function) for function in functions]) as submit:
-        flying: deque[Future] = deque()
-        for item in items:
-            if wanted(item):
-                flying.append(submit(item))
-            else:
-                flying.append(Future())
-                flying[-1].set_result((item, 0.0))
-            while flying:
-                busy = sum(not future.done() for future in flying)
-                if flying[0].done() or busy > most or len(flying) > AHEAD * most:
-                    yield finished(flying.popleft())
-                elif items.ready(POLL_S):
-                    break
-        yield from map(finished, flying)
-
-
-def _chained(links: list[_Link]) -> Iterator:
-    chain = [iter(())]
-    for link in links:
-        chain.append(link.items(Items(lambda _, before=chain[-1]: next(before, _END), link.spent)))
-    try:
-        yield from chain[-1]
-    finally:
-        for items in reversed(chain):
-            _close(items)
-
-
-def _threaded(links: list[_Link], depth: int, patience_s: float, stop: Callable[[], object]) -> Iterator:
-    *workers, last = links
-    queues = [Queue(link.stage.depth or depth) for link in links[1:]]
-    hung = False
-
-    def work(number: int) -> None:
-        items = workers[number].items(inboxes[number])
-        try:
-            for item in items:
-                queues[number].put(item)
-                if not workers[number].needed:
-                    break
-            items.close()
-        except BaseException as error:  # also what is no Exception, or comes as a stage is closed: it is not its end
-            failed = StageError(workers[number].stage.name, error)
-            failed.__cause__ = error
-            workers[number].failures.append(failed)
-        finally:
-            _dismiss(workers[:number])
-            queues[number].put(_END)
-            for _ in inboxes[number]:
-                pass
-
-    def take(timeout_s: float | None) -> Any:
-        """For the last stage, whose patience ends."""
-        nonlocal hung
-        try:
-            return queues[-1].get(timeout=patience_s if timeout_s is None else timeout_s)
-        except Empty:
-            if timeout_s is not None:
-                raise
-            hung, queues[-1].maxsize = True, 0  # unbounded: whoever wakes later finds room to end
-            busy = next(n for n in reversed(range(len(workers))) if not inboxes[n].waiting)
-            raise StageError(workers[busy].stage.name, f"gave nothing for {patience_s:g} seconds") from None
-
-    inboxes = [Items(lambda _: _END, links[0].spent)]
-    for link, queue in zip(links[1:], queues, strict=True):
-        get = take if link is last else lambda timeout_s, queue=queue: queue.get(timeout=timeout_s)
-        inboxes.append(Items(get, link.spent, queue=queue))
-    results = last.items(inboxes[-1])
-    threads = [
-        threading.Thread(target=work, args=(number,), name=f"stage {link.stage.name}", daemon=True)
-        for number, link in enumerate(workers)
-    ]
-    try:
-        with interrupts_held():
-            for thread in threads:
-                thread.start()
-        yield from results
-    finally:
-        with interrupts_held():  # a thread left alive in a library's code would abort the program as it exits
-            results.close()
-            _dismiss(workers)
-            stop()
-            if not hung:  # a hung thread cannot be ended; as a daemon it does not keep the program alive
-                for _ in inboxes[-1]:
-                    pass
-                for thread in threads:
-                    thread.join()
-
-
 @contextmanager
 def interrupts_held(*, tell: Callable[[], object] | None = None) -> Iterator[list[float]]:
     """Yield a list that fills with the times of interrupts; where any came, raise KeyboardInterrupt after the block.
@@ -368,14 +387,3 @@ def interrupts_held(*, tell: Callable[[], object] | None = None) -> Iterator[lis
 def cores() -> int:
     """Return how many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _dismiss(links: list[_Link]) -> None:
-    for link in links:
-        link.needed = False
-
-
-def _close(items: Iterator) -> None:
-    """End a generator now, so that its `finally` runs in the thread that ran it."""
-    if hasattr(items, "close"):
-        items.close()

@@ -24,7 +24,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from fer_tf.inference.clips import Frame, upright
+from fer_tf.inference.clips import Frame, to_rgb
 
 SCHEMES = ("rtsp", "rtsps", "rtmp", "http", "https", "udp", "tcp")
 TIMEOUT_S = 5.0
@@ -298,9 +298,10 @@ def _stream(address: str, name: str) -> Iterator[np.ndarray | None]:
                 raise ValueError(
                     f"{name} is a clip of {seconds:.1f} seconds, not live: download it, then read the file"
                 )
+            in_rgb = to_rgb()
             for packet in container.demux(video=0):
                 try:
-                    yield from map(upright, packet.decode())
+                    yield from map(in_rgb, packet.decode())
                 except (av.FFmpegError, ValueError):
                     yield None
     except av.error.ExitError as error:

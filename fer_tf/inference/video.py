@@ -3,8 +3,8 @@
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
@@ -19,18 +19,17 @@ from fer_tf.faces import Faces
 from fer_tf.files import check_writable
 from fer_tf.inference.annotate import draw, with_age
 from fer_tf.inference.batch import Batches
-from fer_tf.inference.clips import Frame, VideoWriter, check_size, probe, read_frames
+from fer_tf.inference.clips import ClipInfo, Frame, VideoWriter, check_size, probe, read_frames
 from fer_tf.inference.clips import write_video as write_video
 from fer_tf.inference.detect import Detector, crop_faces
 from fer_tf.inference.live import OnFrame
 from fer_tf.inference.pipeline import (
     KEPT,
     PATIENCE_S,
-    Items,
     Stage,
     StageError,
     StageTime,
-    in_order,
+    cores,
     interrupts_held,
     run,
 )
@@ -40,9 +39,9 @@ from fer_tf.inference.table import FORMATS, FaceTable
 from fer_tf.inference.track import Tracker, Windows
 
 BATCH = 8
-"""Faces to classify in one call, and frames of a file that may wait between two stages."""
-IN_FLIGHT = 3
-"""Frames of a live source between decoding and encoding: enough for every core, too few to grow old."""
+"""Faces to classify in one call."""
+CHUNK, CHUNK_BYTES = 16, 64e6
+"""Frames of a file that a thread takes through all stages together, at most: so many, of so many bytes."""
 STALE_S = 0.5
 """Seconds without a new frame after which the last one is shown again, with its age."""
 
@@ -72,8 +71,7 @@ def stream(
     detect_every: int = 1,
     classify_every: int = 1,
     half_life_s: float = HALF_LIFE_S,
-    threaded: bool = True,
-    depth: int | None = None,
+    workers: int | None = None,
     limit: int | None = None,
     times: dict[str, StageTime] | None = None,
 ) -> Iterator[Faces]:
@@ -82,14 +80,14 @@ def stream(
     Close the iterator, or leave its loop, to stop.
     """
     choices = {"detect_every": detect_every, "classify_every": classify_every, "half_life_s": half_life_s}
-    stages, _ = _stages(source, engine, detector, batch, **choices)
-    frames = _frames(source, limit=limit)
-    ways = _ways(source, frames, depth) | {"threaded": threaded, "times": times}
+    stages, batches = _stages(source, engine, detector, batch, **choices)
+    frames, ways, _ = _opened(source, workers=workers, limit=limit)
     finished = frames.finished if isinstance(frames, Live) else lambda: None
 
     def found() -> Iterator[Faces]:
-        with _pools.kept_small() if threaded else nullcontext():
-            for item in run(frames, stages, **ways):
+        items = run(_marked(frames, detect_every), stages, times=times, **ways)
+        with _pools.kept_small(ways["workers"]), batches.open(), closing(items):
+            for item in items:
                 finished()
                 yield item
 
@@ -115,7 +113,7 @@ class VideoSummary:
     provider: str
     detector: str
     batch: int
-    threaded: bool
+    workers: int
     detect_every: int
     classify_every: int
     half_life_s: float
@@ -171,8 +169,7 @@ def annotate_video(
     detect_every: int = 1,
     classify_every: int = 1,
     half_life_s: float = HALF_LIFE_S,
-    threaded: bool = True,
-    depth: int | None = None,
+    workers: int | None = None,
     limit: int | None = None,
     on_frame: OnFrame | None = None,
     progress: Callable[[int], None] | None = None,
@@ -190,8 +187,8 @@ def annotate_video(
     detect_every    look for faces on every n-th frame; between them the tracker says where they are
     classify_every  classify a tracked face on every n-th frame; between them it keeps what it was found to be
     half_life_s     of what a tracked face was found to be before, see `Smoother`; 0 smooths nothing
-    threaded  a thread per stage; False does everything in one
-    depth     frames that may wait between two stages; by default 8 for a file, 1 for a live source
+    workers   threads that take frames through the stages, up to drawing, while this one writes; 0 has this one do all,
+              None is what keeps all cores busy
     limit     stop after so many frames
     on_frame  sees every finished frame and may return False to stop: `live_window`, `notebook_display`
     progress  is called with the number of frames done
@@ -202,18 +199,14 @@ def annotate_video(
     """
     output, table = (None if path is None else Path(path) for path in (output, table))
     _check_paths(source, output, table)
-    read = _frames(source, limit=limit)
-    rate = Fraction(30)
-    if not is_live(source):
-        info = probe(source)
-        rate = info.rate
-        if output:
-            check_size(info.width, info.height)
+    read, ways, info = _opened(source, workers=workers, limit=limit, encodes=bool(output))
+    if info and output:
+        check_size(info.width, info.height)
     choices = {"detect_every": detect_every, "classify_every": classify_every, "half_life_s": half_life_s}
     stages, batches = _stages(source, engine, detector, batch, **choices)
     drawn = bool(output or on_frame)
     if drawn:
-        stages.append(_each("draw", lambda found: (found, draw(found, engine.card.emotions))))
+        stages.append(_each("draw", lambda found: (found, draw(found, engine.card.emotions)), at_once=ways["workers"]))
     times: dict[str, StageTime] = {}
     frames = faces = 0
     kept, failure = set(), None
@@ -226,31 +219,40 @@ def annotate_video(
     started, cpu = time.perf_counter(), time.process_time()
     try:
         with interrupts_held(tell=getattr(read, "stop", None)) as interrupts, ExitStack() as stack:
-            if threaded:
-                stack.enter_context(_pools.kept_small())
+            stack.enter_context(_pools.kept_small(ways["workers"]))
+            stack.enter_context(batches.open())
             rows = FaceTable(table, engine.card.emotions) if table else None
             if rows:
                 stack.callback(finish, rows)
+            writer = None
             if output:
-                writer = VideoWriter(output, rate=rate, audio_from=None if is_live(source) else source)
+                rate = info.rate if info else Fraction(30)
+                writer = VideoWriter(output, rate=rate, audio_from=source if info else None)
                 stack.callback(finish, writer)
-            if output or on_frame:  # in one stage, so that the file ends with what was shown last
-                stale_s = STALE_S if is_live(source) else None
-                give = partial(_given_out, writer if output else None, on_frame, stale_s)
-                stages.append(Stage("encode" if output else "show", give))
-            items = run(read, stages, threaded=threaded, times=times, **_ways(source, read, depth))
+            tick_s = STALE_S if on_frame and not info else None
+            items = run(_marked(read, detect_every), stages, times=times, tick_s=tick_s, **ways)
             stack.enter_context(closing(items))
+            shown, shown_at, go_on = None, 0.0, None
             for item in items:
-                found = item[0] if drawn else item
-                frames, faces = frames + 1, faces + len(found)
-                latencies.append(time.perf_counter() - found.read_at)
-                if isinstance(read, Live):
-                    read.finished()
-                if rows:
-                    rows.write(found)
-                if progress:
-                    progress(frames)
-                if interrupts:
+                if item is not None:
+                    found, image = item if drawn else (item, None)
+                    if drawn:
+                        with _stage("encode" if output else "show", times):
+                            if writer:
+                                writer.write(image, found.time_s)
+                            go_on, shown, shown_at = on_frame and on_frame(found, image), item, time.perf_counter()
+                    frames, faces = frames + 1, faces + len(found)
+                    latencies.append(time.perf_counter() - found.read_at)
+                    if isinstance(read, Live):
+                        read.finished()
+                    if rows:
+                        with _stage("table", times):
+                            rows.write(found)
+                    if progress:
+                        progress(frames)
+                elif shown:  # nothing new from a live source
+                    go_on = on_frame(shown[0], with_age(shown[1], time.perf_counter() - shown_at))
+                if interrupts or go_on is False:
                     break
     except (StageError, OSError, KeyboardInterrupt) as error:  # OSError: the files could not be finished
         failure = error
@@ -262,7 +264,7 @@ def annotate_video(
         provider=getattr(engine, "provider", type(engine).__name__),
         detector=_several(detector)[0].name,
         batch=batch,
-        threaded=threaded,
+        workers=ways["workers"],
         detect_every=detect_every,
         classify_every=classify_every,
         half_life_s=half_life_s,
@@ -302,25 +304,16 @@ def _stages(
             raise ValueError(f"{name} must be at least 1, got {given}")
     detectors, tracker, smoother = _several(detector), Tracker(), Smoother(half_life_s=half_life_s)
 
-    looked = -detect_every
-
-    def wanted(frame: Frame) -> bool:
-        nonlocal looked
-        if frame.index - looked < detect_every:  # numbers may have gaps, where a live source drops frames
-            return False
-        looked = frame.index
-        return True
-
     def follow(found: Faces | Frame) -> Faces:
         return tracker.follow(found) if isinstance(found, Faces) else tracker.predict(_empty(found))
 
     cut = _cutter(Windows(engine.card.window), scale=detectors[0].scale)
-    max_wait_s = 0.0 if is_live(source) else None
-    batches = Batches(engine, size=batch, follow=follow, cut=cut, max_wait_s=max_wait_s, every=classify_every)
+    batches = Batches(engine, size=batch, follow=follow, cut=cut, every=classify_every)
     return [
-        Stage("detect", partial(in_order, [partial(_detected, detector=one) for one in detectors], wanted=wanted)),
-        Stage("crop", batches.gather),
-        Stage("infer", lambda items: map(smoother.smooth, batches.classify(items)), depth=2),
+        Stage("detect", [partial(map, partial(_looked_at, detector=one)) for one in detectors]),
+        Stage("crop", [batches.gather], in_order=True),
+        Stage("infer", [batches.classify] * batches.requests, in_order=batches.requests == 1),
+        Stage("smooth", [lambda frames: map(smoother.smooth, batches.finish(frames))], in_order=True),
     ], batches
 
 
@@ -343,13 +336,16 @@ def _cutter(windows: Windows, *, scale: float) -> Callable[[Faces, np.ndarray, n
 
 
 class _Pools:
-    """The threads that OpenCV and BLAS open beside those of the stages; `kept_small` while any run goes on."""
+    """The threads that OpenCV and BLAS open beside those of a run; `kept_small` while any run with workers goes on."""
 
     def __init__(self):
         self.lock, self.runs = threading.Lock(), 0
 
     @contextmanager
-    def kept_small(self) -> Iterator[None]:
+    def kept_small(self, workers: int) -> Iterator[None]:
+        if not workers:
+            yield
+            return
         with self.lock:
             if not self.runs:
                 self.opencv, self.others = cv2.getNumThreads(), threadpool_limits(1)
@@ -390,31 +386,47 @@ def _empty(frame: Frame) -> Faces:
     return Faces(**about, xyxy=nothing, score=nothing[:, 0])
 
 
-def _given_out(
-    writer: VideoWriter | None, on_frame: OnFrame | None, stale_s: float | None, items: Items
-) -> Iterator[tuple[Faces, np.ndarray]]:
-    """Write and show every frame until `on_frame` says False; after each `stale_s` without another, show its age."""
-    for faces, image in items:
-        if writer:
-            writer.write(image, faces.time_s)
-        go_on, shown_at = on_frame and on_frame(faces, image), time.perf_counter()
-        yield faces, image
-        while on_frame and stale_s and go_on is not False and not items.ready(stale_s):
-            go_on = on_frame(faces, with_age(image, time.perf_counter() - shown_at))
-            if time.perf_counter() - shown_at > PATIENCE_S:
-                break
-        if go_on is False:
-            return
+def _marked(frames: Iterable[Frame], detect_every: int) -> Iterator[tuple[Frame, bool]]:
+    """Yield every frame and whether to look for faces on it."""
+    looked = -detect_every
+    with closing(frames):
+        for frame in frames:
+            look = frame.index - looked >= detect_every  # numbers may have gaps, where a live source drops frames
+            looked = frame.index if look else looked
+            yield frame, look
 
 
-def _each(name: str, function: Callable) -> Stage:
-    """A stage that turns one item into one."""
-    return Stage(name, partial(map, function))
+def _looked_at(marked: tuple[Frame, bool], detector: Detector) -> Faces | Frame:
+    frame, look = marked
+    return _detected(frame, detector) if look else frame
 
 
-def _frames(source: Path | str | int | Live, *, limit: int | None) -> Iterator[Frame] | Live:
+@contextmanager
+def _stage(name: str, times: dict[str, StageTime]) -> Iterator[None]:
+    """What this thread does to one frame, named and timed as a stage."""
+    try:
+        with times.setdefault(name, StageTime()).timed():
+            yield
+    except Exception as error:
+        raise StageError(name, error) from error
+
+
+def _each(name: str, function: Callable, *, at_once: int) -> Stage:
+    """A stage that turns one item into one, and has no state."""
+    return Stage(name, [partial(map, function)] * max(at_once, 1))
+
+
+def _opened(
+    source: Path | str | int | Live, *, workers: int | None, limit: int | None, encodes: bool = False
+) -> tuple[Iterator[Frame] | Live, dict, ClipInfo | None]:
+    """Return the frames, how `run` takes them, and what is known of a file: a live source's come one by one."""
+    if workers is None:  # one thread more than cores, as they wait for each other now and then
+        workers = cores() + (not encodes)
+    ways = {"source_name": "decode", "workers": workers}
     if not is_live(source):
-        return read_frames(source, limit=limit)
+        frames, info = read_frames(source, limit=limit), probe(source)
+        fitting = int(CHUNK_BYTES / (3 * info.width * info.height))
+        return frames, ways | {"chunk": min(max(fitting, 1), CHUNK)}, info
     live = source if isinstance(source, Live) else open_live(source)
     if live.tick_s is not None:
         raise ValueError("a Live with tick_s yields more than frames: open it without, stages cannot take them")
@@ -422,16 +434,9 @@ def _frames(source: Path | str | int | Live, *, limit: int | None) -> Iterator[F
         if limit < 1:
             raise ValueError(f"limit must be at least 1 frame, got {limit}")
         live.limit = limit
-    live.in_flight = live.in_flight or IN_FLIGHT
-    return live
-
-
-def _ways(source: Path | str | int | Live, frames: Iterator[Frame] | Live, depth: int | None) -> dict:
-    """Return how `run` takes these frames: those of a live source hardly wait, those of a file do."""
-    ways = {"source_name": "decode", "depth": BATCH if depth is None else depth}
-    if isinstance(frames, Live):
-        ways |= {"depth": depth or 1, "stop": frames.stop, "patience_s": max(PATIENCE_S, 2 * frames.give_up_s)}
-    return ways
+    live.in_flight = live.in_flight or max(workers, 1)
+    ways |= {"stop": live.stop, "patience_s": max(PATIENCE_S, 2 * live.give_up_s)}
+    return live, ways, None
 
 
 def _check_paths(source: Path | str | int | Live, output: Path | None, table: Path | None) -> None:
