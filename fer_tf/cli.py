@@ -383,6 +383,7 @@ def bench(
     batch: Annotated[int, typer.Option(help="Faces per batch on the batched rungs.")] = 8,
     requests: Annotated[int | None, typer.Option(help="Detectors and model calls at once; cores.")] = None,
     limit: Annotated[int, typer.Option(help="Frames of the clip to use.")] = 300,
+    live: Annotated[float, typer.Option(help="Then play the clip as a camera would for so many seconds; 0: not.")] = 5,
     output: Annotated[Path | None, typer.Option(help="Write the result here as JSON.")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -398,17 +399,19 @@ def bench(
 
     if limit < 1:
         raise ValueError(f"--limit must be at least 1 frame, got {limit}")
+    if not live >= 0:
+        raise ValueError(f"--live must be 0 seconds or more, got {live}")
     _check_requests(requests)
     if output:
         check_writable(output)
     choices = {"backends": backend} if backend else {}
     detectors = [load_detector(detector) for _ in range(requests or cores())]
-    choices |= {"detectors": detectors, "batch": batch, "limit": limit, "output": output}
+    choices |= {"detectors": detectors, "batch": batch, "limit": limit, "live_s": live, "output": output}
     with TemporaryDirectory() as folder, busy("bench") as status:
         if clip is None:
             clip = write_video(Path(folder) / "drawn.mp4", draw_clip(frames=limit).frames, fps=30)
         result = ladder(model, clip, **choices, progress=status.update)
-    show(result, *tables.ladder(result), as_json=as_json)
+    show(result, *tables.ladder(result), *tables.live(result), as_json=as_json)
 
 
 @app.command()

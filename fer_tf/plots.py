@@ -359,17 +359,31 @@ def ablations(frame: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     return ax
 
 
-def ladder(frame: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
+def ladder(frame: pd.DataFrame, *, peers: Mapping[str, float] | None = None, ax: Axes | None = None) -> Axes:
     """Draw throughput per rung, grouped by backend: columns `rung`, `backend`, `provider`, `frames_per_s`.
 
-    Rungs keep the order of the rows. The legend names the provider that really ran.
+    Rungs keep the order of the rows. The legend names the provider that really ran. A column `bound_frames_per_s` is
+    drawn as a mark: what cores that never wait would do. `peers` are lines across, at their frames/s.
     """
-    table = frame.pivot(index="rung", columns="backend", values="frames_per_s")
-    table = table.loc[frame["rung"].drop_duplicates(), frame["backend"].drop_duplicates()]
+    order = frame["rung"].drop_duplicates(), frame["backend"].drop_duplicates()
+    table = frame.pivot(index="rung", columns="backend", values="frames_per_s").loc[order]
     provider = frame.groupby("backend")["provider"].first()
-    table = table.rename(columns=lambda b: b if provider[b] == b else f"{b}\n({provider[b]})")
+    named = table.rename(columns=lambda b: b if provider[b] == b else f"{b}\n({provider[b]})")
     ax = _axes(ax, 8.5, 0.8 + 0.3 * table.size)
-    _grouped_bars(ax, table, texts=table.map("{:,.1f}".format), colours=SERIES, percent=False)
+    _grouped_bars(ax, named, texts=named.map("{:,.1f}".format), colours=SERIES, percent=False)
+    if "bound_frames_per_s" in frame:
+        bounds = frame.pivot(index="rung", columns="backend", values="bound_frames_per_s").loc[order]
+        for bars, backend in zip(ax.containers, bounds, strict=True):
+            middles = [bar.get_y() + bar.get_height() / 2 for bar in bars]
+            label = "bound: no core ever waits" if backend == bounds.columns[-1] else None
+            ax.plot(bounds[backend], middles, "|", color=INK, markersize=9, markeredgewidth=1.5, label=label)
+        ax.set_xlim(0, 1.08 * bounds.to_numpy().max())
+    for name, frames_per_s in (peers or {}).items():
+        ax.axvline(
+            frames_per_s, color=QUIET, linestyle="--", linewidth=1, zorder=1, label=f"{name}: {frames_per_s:.1f}"
+        )
+    if peers or "bound_frames_per_s" in frame:
+        _legend(ax)
     ax.set(title="Video throughput", xlabel="frames/s over the whole run")
     return ax
 

@@ -72,6 +72,17 @@ def ladder(result: dict) -> list[Table]:
     return list(tables.values())
 
 
+def live(result: dict) -> list[str]:
+    """Return a benchmark's live run as a line, where there is one."""
+    if not (run := result.get("live")):
+        return []
+    late = ", ".join(f"{q} {value:.0f} ms" for q, value in (run["latency_ms"] or {}).items())
+    return [
+        f"live at {run['arriving_per_s']:g} frames/s on {run['provider']}: {run['frames']} frames, {run['dropped']} "
+        f"dropped, from arrival to drawn {late}"
+    ]
+
+
 def architectures(known: dict) -> Table:
     """Return what the zoo builds, from `catalogue`'s values."""
     table = _figures("architecture", *COST, "ONNX\nMB", title="architectures, for training")

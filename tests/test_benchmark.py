@@ -17,13 +17,13 @@ from fer_tf.inference.video import annotate_video
 
 def test_the_ladder_measures_the_same_frames_on_every_rung(clip, engine, tmp_path):
     heard, backends = [], ("cpu", "openvino")
-    choices = {"backends": backends, "batch": 4, "limit": 12, "progress": heard.append}
+    choices = {"backends": backends, "batch": 4, "limit": 12, "live_s": 0.4, "progress": heard.append}
     result = ladder(engine.path, clip, detectors=[FINDER] * 2, **choices)
     save(result, tmp_path / "bench.json")
     assert json.loads((tmp_path / "bench.json").read_text()) == result
     steps = ["naive loop", "batched", "threaded", "several requests", "tracked"]
     assert [(rung["backend"], rung["name"]) for rung in result["rungs"]] == [(b, s) for b in backends for s in steps]
-    assert len(heard) == 10 and {rung["provider"] for rung in result["rungs"]} == {
+    assert len(heard) == 11 and {rung["provider"] for rung in result["rungs"]} == {
         "CPUExecutionProvider",
         "OpenVINO CPU",
     }
@@ -37,9 +37,11 @@ def test_the_ladder_measures_the_same_frames_on_every_rung(clip, engine, tmp_pat
             assert list(rung["stages"]) == ["decode", "detect", "crop", "infer", "smooth", "draw", "encode"]
             stages = sum(stage["cpu_ms_per_frame"] for stage in rung["stages"].values())
             assert stages + rung["runtimes_ms_per_frame"] == pytest.approx(max(rung["cpu_ms_per_frame"], stages))
-            assert all(stage["queued"] <= 9 for stage in rung["stages"].values())
+            assert all(0 <= stage["queued"] <= 12 for stage in rung["stages"].values())
             assert 0 < rung["batch_fill"] <= 1 and rung["calls"] <= 12
         assert ("model_alone_per_s" in rung) == (rung["name"] in ("several requests", "tracked"))
+    live = result["live"]
+    assert (live["frames"], live["backend"]) == (12, "cpu") and live["faces"] > 0 and live["latency_ms"]["p50"] > 0
     assert result["clip"] == {"name": "clip.mp4", "width": 160, "height": 120, "frames_per_s": 25.0, "frames": 12}
     assert result["host"]["cores"] >= 1 and result["versions"]["openvino"] and result["requests"] == 2
 

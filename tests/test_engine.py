@@ -239,3 +239,13 @@ sys.exit(heard != [1])
 def test_a_signal_after_engines_are_gone_is_heard():
     done = subprocess.run([sys.executable, "-c", SIGNALLED], capture_output=True, text=True)
     assert done.returncode == 0, (done.returncode, done.stderr[-500:])
+
+
+def test_openvino_reports_to_nobody():
+    """Its telemetry has a thread of its own, and a server."""
+    code = (
+        "import threading; from fer_tf.inference.engine import load_engine; load_engine('lenet', backend='openvino'); "
+        "from openvino.tools.ovc import telemetry_utils; print(telemetry_utils.tm.__name__, threading.active_count())"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert told.split() == ["openvino.tools.ovc.telemetry_stub", "1"]

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,12 +14,13 @@ import av
 import cv2
 import numpy as np
 import pytest
-from squares import BLIND, FINDER
+from squares import BLIND, BLUE, FINDER, RED
 from tones import NTSC, make_clip
 
 from fer_tf.inference import table as tables
 from fer_tf.inference.clips import VideoWriter, probe, read_frames, write_video
-from fer_tf.inference.detect import load_detector
+from fer_tf.inference.detect import Detector, load_detector
+from fer_tf.inference.engine import BACKENDS, load_engine, resolve_model
 from fer_tf.inference.table import read_table
 from fer_tf.inference.video import VideoError, annotate_video, stream
 
@@ -142,6 +144,51 @@ def test_a_frame_of_8k_goes_through(engine, tmp_path):
     info, read = probe(output), read_table(rows)
     assert (info.width, info.height, info.frames) == (7680, 4320, 1)
     assert read.loc[0, ["top", "bottom"]].tolist() == [0, 4320]
+
+
+def test_two_hundred_faces_on_every_frame_keep_their_emotions_and_identities(workers, engine, tmp_path):
+    """A grid of squares, every third of them blue, that drifts."""
+    happy = np.arange(200) % 3 > 0
+    left, top = np.arange(200) % 20 * 16 + 2, np.arange(200) // 20 * 18 + 2
+    pictures = np.full((6, 200, 330, 3), 128, np.uint8)
+    for k, picture in enumerate(pictures):
+        for x, y, red in zip(left + k, top, happy, strict=True):
+            picture[y : y + 12, x : x + 12] = RED if red else BLUE
+    step = iter(range(len(pictures)))
+
+    def find(image):
+        xy = np.stack([left + next(step), top], axis=1)
+        return np.hstack([xy, xy + 12]), np.linspace(1, 0.9, 200)
+
+    clip, rows = write_video(tmp_path / "clip.mp4", pictures, fps=25), tmp_path / "faces.csv"
+    crowd = Detector(name="crowd", find=find, pixels=None, scale=1.0)
+    summary = annotate_video(
+        clip, engine=engine, detector=crowd, table=rows, output=tmp_path / "o.mp4", workers=workers
+    )
+    assert (summary.frames, summary.faces, probe(tmp_path / "o.mp4").frames) == (6, 1200, 6)
+    assert (summary.calls, summary.crops) == (150, 1200)
+    read = read_table(rows)
+    assert (read["label"] == np.tile(np.where(happy, "happy", "sad"), 6)).all()
+    assert (read["track"] == np.tile(np.arange(200), 6)).all()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("how", ["written over", "replaced"])
+def test_a_model_file_that_changes_while_it_runs_changes_nothing(backend, how, clip, tmp_path):
+    """A model of many pages, as a runtime that maps its file into memory would read them late."""
+    path = shutil.copy(resolve_model("mobilenet_v2"), tmp_path / "model.onnx")
+    engine, found = load_engine(path, backend=backend), []
+    expected = [faces.logits.tolist() for faces in stream(clip, engine=engine, detector=FINDER)]
+    engine = load_engine(path, backend=backend)
+    for faces in stream(clip, engine=engine, detector=FINDER):
+        if faces.frame_index == 5:
+            other = tmp_path / "other.onnx"
+            other.write_bytes(b"nothing")
+            other.replace(path) if how == "replaced" else path.write_bytes(b"nothing")
+        found.append(faces.logits.tolist())
+    assert found == expected and len(found) == 30
+    with pytest.raises(ValueError, match=r"model\.onnx \(7 bytes\) is no ONNX model"):
+        load_engine(path, backend=backend)
 
 
 def test_a_slow_sink_holds_the_source_back_and_loses_nothing(clip, engine, monkeypatch):

@@ -43,6 +43,7 @@ RUNGS = pd.DataFrame(
         for backend, provider in (("openvino-provider", "OpenVINOExecutionProvider"), ("cpu", "CPUExecutionProvider"))
     ]
 )
+BOUNDED = RUNGS.assign(bound_frames_per_s=1.2 * RUNGS["frames_per_s"])
 TIMES = pd.DataFrame(P[:50], columns=FER2013).assign(time_s=np.arange(50) / 30)
 LABELS = ["happy"] * 20 + ["sad"] * 30 + ["neutral"] * 10
 
@@ -76,6 +77,7 @@ ON_ONE = {  # figures on one Axes
     "learning_curves": lambda ax=None: plots.learning_curves({"lenet": HISTORY, "vgg": HISTORY[:3]}, ax=ax),
     "ablations": lambda ax=None: plots.ablations(GAINS, ax=ax),
     "ladder": lambda ax=None: plots.ladder(RUNGS, ax=ax),
+    "ladder with bounds": lambda ax=None: plots.ladder(BOUNDED, peers={"fer 1.0": 54.8}, ax=ax),
     "over_time": lambda ax=None: plots.over_time(TIMES, ax=ax),
     "position_similarity": lambda ax=None: plots.position_similarity(RNG.normal(size=(36, 8)), ax=ax),
     "embedding_map": lambda ax=None: plots.embedding_map(RNG.normal(size=(400, 2)), TRUE, FER2013, ax=ax),
@@ -204,6 +206,14 @@ def test_ladder_keeps_the_order_of_the_rungs_and_names_the_provider():
     assert [label.get_text() for label in ax.get_yticklabels()] == ["synchronous, batch 1", "batched", "a third"]
     assert "openvino-provider\n(OpenVINOExecutionProvider)" in words(ax.get_legend())
     assert [text for text in words(ax) if text == "99.5"] == ["99.5", "99.5"]
+
+
+def test_ladder_marks_bounds_and_draws_peers_as_lines():
+    ax = plots.ladder(BOUNDED, peers={"fer 1.0": 54.8})
+    marks = [line for line in ax.lines if line.get_marker() == "|"]
+    assert sorted(x for line in marks for x in line.get_xdata()) == sorted(BOUNDED["bound_frames_per_s"])
+    assert max(BOUNDED["bound_frames_per_s"]) < ax.get_xlim()[1]
+    assert words(ax.get_legend())[:2] == ["bound: no core ever waits", "fer 1.0: 54.8"]
 
 
 def test_saliency_leaves_the_image_where_the_network_did_not_look():

@@ -1,5 +1,6 @@
 """How fast a model and the whole video pipeline run here: a ladder from the plain loop to what the cores can give."""
 
+import itertools
 import json
 import os
 import platform
@@ -16,14 +17,17 @@ import cv2
 import numpy as np
 
 from fer_tf.files import check_writable, write_atomically
-from fer_tf.inference.clips import probe
+from fer_tf.inference.clips import probe, read_frames
 from fer_tf.inference.detect import Detector, crop_faces
 from fer_tf.inference.engine import BACKENDS, load_engine, resolve_model
 from fer_tf.inference.pipeline import cores
+from fer_tf.inference.sources import Live
 from fer_tf.inference.video import BATCH, VideoError, VideoInterrupted, VideoSummary, annotate_video, percentiles
 
 TRACKED = 5
 """Frames from one detection, and from one classification of a face, to the next on the rung that tracks."""
+LIVE_RATE, LIVE_AGE_S = 30.0, 0.2
+"""Frames per second of the live run, and seconds that one may wait before it is dropped."""
 PACKAGES = ("numpy", "opencv-python-headless", "onnxruntime-openvino", "openvino", "av")
 
 
@@ -57,6 +61,7 @@ def ladder(
     backends: Sequence[str] = BACKENDS,
     batch: int = BATCH,
     limit: int | None = 300,
+    live_s: float = 0.0,
     progress: Callable[[str], None] | None = None,
     output: Path | None = None,
 ) -> dict:
@@ -70,6 +75,7 @@ def ladder(
     model      as in `load_engine`
     detectors  alike, as many as may look at the same time
     limit      frames of the clip to use; None for all
+    live_s     seconds for which the clip is then played as a camera would, as in `play_live`, on the first backend
     progress   is called with each rung's name before it runs
     output     where the result is saved after every rung, as JSON
 
@@ -127,7 +133,46 @@ def ladder(
                 result["rungs"].append({"name": name, "backend": backend, "provider": engine.provider, **found})
                 if output:
                     save(result, output)
+        if live_s:
+            if progress:
+                progress(f"{LIVE_RATE:g} frames/s, live")
+            engine = load_engine(model, backend=backends[0], requests=len(detectors))
+            result["live"] = play_live(clip, engine=engine, detectors=detectors, seconds=live_s)
+            if output:
+                save(result, output)
     return result
+
+
+def play_live(
+    clip: Path | str, *, engine, detectors: Sequence[Detector], seconds: float, frames_per_s: float = LIVE_RATE
+) -> dict:
+    """Play the first second of a clip again and again, as a camera would, and watch it; return JSON values.
+
+    latency_ms is from a frame's arrival until it is drawn and shown (to nobody); dropped counts frames left out. A
+    second of the same is run before, and not counted.
+    """
+    images = [frame.image for frame in read_frames(clip, limit=round(frames_per_s))]
+
+    def camera() -> Iterator[np.ndarray]:
+        begun = time.perf_counter()
+        for k in itertools.count():
+            time.sleep(max(0.0, begun + k / frames_per_s - time.perf_counter()))
+            yield images[k % len(images)]
+
+    choices = {"engine": engine, "detector": detectors, "on_frame": lambda faces, image: None}
+    for span in (1.0, seconds):
+        source = Live(camera, name="a clip played live", max_age_s=LIVE_AGE_S)
+        summary = annotate_video(source, **choices, limit=max(1, round(span * frames_per_s)))
+    return {
+        "backend": engine.backend,
+        "provider": engine.provider,
+        "arriving_per_s": frames_per_s,
+        "frames": summary.frames,
+        "faces": summary.faces,
+        "dropped": summary.dropped,
+        "latency_ms": summary.latency_ms,
+        "cpu_ms_per_frame": 1000 * summary.cpu_s / max(summary.frames, 1),
+    }
 
 
 def _climb(rung, clip, engine, detectors: Sequence[Detector], output: Path, batch: int, limit: int | None) -> dict:
