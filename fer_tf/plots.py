@@ -370,19 +370,21 @@ def ladder(frame: pd.DataFrame, *, peers: Mapping[str, float] | None = None, ax:
     provider = frame.groupby("backend")["provider"].first()
     named = table.rename(columns=lambda b: b if provider[b] == b else f"{b}\n({provider[b]})")
     ax = _axes(ax, 8.5, 0.8 + 0.3 * table.size)
-    _grouped_bars(ax, named, texts=named.map("{:,.1f}".format), colours=SERIES, percent=False)
-    if "bound_frames_per_s" in frame:
+    texts, bounded = named.map("{:,.1f}".format), "bound_frames_per_s" in frame
+    _grouped_bars(ax, named, texts=texts.map(lambda _: "") if bounded else texts, colours=SERIES, percent=False)
+    if bounded:
         bounds = frame.pivot(index="rung", columns="backend", values="bound_frames_per_s").loc[order]
-        for bars, backend in zip(ax.containers, bounds, strict=True):
+        ends = np.maximum(bounds, table).to_numpy().T
+        for bars, bound, end, name in zip(ax.containers, bounds.to_numpy().T, ends, texts, strict=True):
             middles = [bar.get_y() + bar.get_height() / 2 for bar in bars]
-            label = "bound: no core ever waits" if backend == bounds.columns[-1] else None
-            ax.plot(bounds[backend], middles, "|", color=INK, markersize=9, markeredgewidth=1.5, label=label)
-        ax.set_xlim(0, 1.08 * bounds.to_numpy().max())
-    for name, frames_per_s in (peers or {}).items():
-        ax.axvline(
-            frames_per_s, color=QUIET, linestyle="--", linewidth=1, zorder=1, label=f"{name}: {frames_per_s:.1f}"
-        )
-    if peers or "bound_frames_per_s" in frame:
+            label = "bound: no core ever waits" if name == texts.columns[-1] else None
+            ax.plot(bound, middles, "|", color=INK, markersize=9, markeredgewidth=1.5, label=label)
+            for x, y, text, most in zip(end, middles, texts[name], bound, strict=True):
+                ax.annotate(f"{text} of {most:,.0f}", (x, y), (5, 0), textcoords="offset points", va="center")
+        ax.set_xlim(0, 1.3 * ends.max())
+    for name, rate in (peers or {}).items():
+        ax.axvline(rate, color=QUIET, linestyle="--", linewidth=1, zorder=1, label=f"{name}: {rate:.1f}")
+    if peers or bounded:
         _legend(ax)
     ax.set(title="Video throughput", xlabel="frames/s over the whole run")
     return ax

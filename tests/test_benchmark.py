@@ -21,9 +21,9 @@ def test_the_ladder_measures_the_same_frames_on_every_rung(clip, engine, tmp_pat
     result = ladder(engine.path, clip, detectors=[FINDER] * 2, **choices)
     save(result, tmp_path / "bench.json")
     assert json.loads((tmp_path / "bench.json").read_text()) == result
-    steps = ["naive loop", "batched", "threaded", "several requests", "tracked"]
+    steps = ["naive loop", "batched", "threaded", "several requests", "tracked", "table alone", "table alone, tracked"]
     assert [(rung["backend"], rung["name"]) for rung in result["rungs"]] == [(b, s) for b in backends for s in steps]
-    assert len(heard) == 11 and {rung["provider"] for rung in result["rungs"]} == {
+    assert len(heard) == 15 and {rung["provider"] for rung in result["rungs"]} == {
         "CPUExecutionProvider",
         "OpenVINO CPU",
     }
@@ -34,23 +34,24 @@ def test_the_ladder_measures_the_same_frames_on_every_rung(clip, engine, tmp_pat
         assert rung["bound_frames_per_s"] == pytest.approx(bound)
         assert rung["share_of_bound"] == pytest.approx(rung["frames_per_s"] / bound)
         if rung["name"] != "naive loop":
-            assert list(rung["stages"]) == ["decode", "detect", "crop", "infer", "smooth", "draw", "encode"]
+            last = ["table"] if rung["name"].startswith("table") else ["draw", "encode"]
+            assert list(rung["stages"]) == ["decode", "detect", "crop", "infer", "smooth", *last]
             stages = sum(stage["cpu_ms_per_frame"] for stage in rung["stages"].values())
             assert stages + rung["runtimes_ms_per_frame"] == pytest.approx(max(rung["cpu_ms_per_frame"], stages))
             assert all(0 <= stage["queued"] <= 12 for stage in rung["stages"].values())
             assert 0 < rung["batch_fill"] <= 1 and rung["calls"] <= 12
-        assert ("model_alone_per_s" in rung) == (rung["name"] in ("several requests", "tracked"))
+        assert ("model_alone_per_s" in rung) == (rung["name"] in steps[3:])
     live = result["live"]
     assert (live["frames"], live["backend"]) == (12, "cpu") and live["faces"] > 0 and live["latency_ms"]["p50"] > 0
     assert result["clip"] == {"name": "clip.mp4", "width": 160, "height": 120, "frames_per_s": 25.0, "frames": 12}
     assert result["host"]["cores"] >= 1 and result["versions"]["openvino"] and result["requests"] == 2
 
 
-def test_an_int8_file_beside_the_model_has_a_rung_of_its_own(clip, engine, tmp_path):
-    for name in ("model.onnx", "model-int8.onnx"):
+def test_files_of_other_precisions_have_rungs_of_their_own(clip, engine, tmp_path):
+    for name in ("model.onnx", "model-int8.onnx", "model-fp16.onnx"):
         (tmp_path / name).write_bytes(engine.path.read_bytes())
     result = ladder(tmp_path, clip, detectors=[FINDER], backends=["cpu"], limit=4)
-    assert [rung["name"] for rung in result["rungs"]][-2:] == ["tracked", "tracked, INT8"]
+    assert [rung["name"] for rung in result["rungs"]][-2:] == ["tracked, FP16", "tracked, INT8"]
 
 
 def test_the_naive_loop_annotates_what_the_pipeline_does(clip, engine, tmp_path):

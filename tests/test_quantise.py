@@ -39,6 +39,8 @@ def test_it_is_smaller_and_about_as_good(exported, tiny):
     assert small.card.name == "run-int8" and small.card.temperature == full.card.temperature
     expected, found = (predict(engine, tiny.test) for engine in (full, small))
     assert 0 < np.abs(expected - found).max() < 1.5
+    accuracy = np.mean(found.argmax(axis=1) == tiny.test.labels)
+    assert small.card.metrics["test"]["accuracy"] == accuracy and small.card.metrics["test"]["n"] == 35
     about = ModelCard.load(exported / "card.json").files
     assert (
         about[INT8]["valid_accuracy"] == done.accuracy[1]

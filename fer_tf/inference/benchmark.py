@@ -36,12 +36,14 @@ class Rung(NamedTuple):
 
     several  as many detectors and calls of the model at once as there are cores; else one of each
     every    detect on every n-th frame and classify each tracked face on every n-th; between them the tracker follows
+    drawn    write the annotated clip; else the table of faces alone
     """
 
     name: str
     threaded: bool = True
     several: bool = False
     every: int = 1
+    drawn: bool = True
 
 
 NAIVE = "naive loop"
@@ -50,6 +52,8 @@ RUNGS = (
     Rung("threaded"),
     Rung("several requests", several=True),
     Rung("tracked", several=True, every=TRACKED),
+    Rung("table alone", several=True, drawn=False),
+    Rung("table alone, tracked", several=True, every=TRACKED, drawn=False),
 )
 
 
@@ -90,8 +94,7 @@ def ladder(
     for name, given in (("batch", batch), ("limit", limit)):
         if given is not None and given < 1:
             raise ValueError(f"{name} must be at least 1, got {given}")
-    model, info = resolve_model(model), probe(clip)
-    int8, about = model.with_name("model-int8.onnx"), host()
+    model, info, about = resolve_model(model), probe(clip), host()
     result = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "host": about,
@@ -109,13 +112,17 @@ def ladder(
         "rungs": [],
     }
     steps = [(NAIVE, model), *((rung, model) for rung in RUNGS)]
-    if model.name == "model.onnx" and int8.is_file():
-        steps.append((RUNGS[-1]._replace(name=f"{RUNGS[-1].name}, INT8"), int8))
+    for precision in ("fp16", "int8"):
+        other, tracked = (
+            model.with_name(f"model-{precision}.onnx"),
+            next(rung for rung in RUNGS if rung.name == "tracked"),
+        )
+        if model.name == "model.onnx" and other.is_file():
+            steps.append((tracked._replace(name=f"{tracked.name}, {precision.upper()}"), other))
     for backend, path in {(backend, path) for backend in backends for _, path in steps}:
         if load_engine(path, backend=backend).card.window > 1:
             raise ValueError(f"{model} takes clips: the ladder times models for pictures")
     with tempfile.TemporaryDirectory() as folder, _nothing_kept():
-        annotated = Path(folder) / "annotated.mp4"
         for backend in backends:
             for rung, path in steps:
                 name = rung if rung == NAIVE else rung.name
@@ -124,7 +131,7 @@ def ladder(
                 several = rung != NAIVE and rung.several
                 engine = load_engine(path, backend=backend, requests=len(detectors) if several else 1)
                 result.setdefault("model", engine.card.name)
-                found = _climb(rung, clip, engine, detectors if several else detectors[:1], annotated, batch, limit)
+                found = _climb(rung, clip, engine, detectors if several else detectors[:1], Path(folder), batch, limit)
                 found["share_of_bound"] = found["cpu_ms_per_frame"] * found["frames_per_s"] / 1000 / about["cores"]
                 found["bound_frames_per_s"] = 1000 * about["cores"] / found["cpu_ms_per_frame"]
                 found["accuracy"] = engine.card.metrics.get("test", {}).get("accuracy")
@@ -175,13 +182,15 @@ def play_live(
     }
 
 
-def _climb(rung, clip, engine, detectors: Sequence[Detector], output: Path, batch: int, limit: int | None) -> dict:
+def _climb(rung, clip, engine, detectors: Sequence[Detector], folder: Path, batch: int, limit: int | None) -> dict:
     """Run one rung, after a warm-up, and return its figures."""
+    output = folder / "annotated.mp4"
     if rung == NAIVE:
         naive_loop(clip, engine=engine, detector=detectors[0], output=output, limit=2 * batch)
         _forget_peak()
         return naive_loop(clip, engine=engine, detector=detectors[0], output=output, limit=limit)
-    choices = {"detector": detectors, "output": output, "batch": batch, "workers": None if rung.threaded else 0}
+    choices = {"detector": detectors, "batch": batch, "workers": None if rung.threaded else 0}
+    choices |= {"output": output} if rung.drawn else {"table": folder / "faces.csv"}
     choices |= {"detect_every": rung.every, "classify_every": rung.every}
     annotate_video(clip, engine=engine, **choices, limit=2 * batch)
     _forget_peak()

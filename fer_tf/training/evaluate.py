@@ -147,7 +147,7 @@ def reports(predictions: dict[str, np.ndarray], emotions: tuple[str, ...]) -> di
 def headline(judged: dict) -> dict:
     """Return the figures of a report that a card carries."""
     names = ("n", "accuracy", "accuracy_interval", "macro_f1", "macro_f1_interval", "nll", "ece", "ece_uncalibrated")
-    return {name: judged[name] for name in names}
+    return {name: judged[name] for name in names if name in judged}
 
 
 def affect_report(predicted: np.ndarray, true: np.ndarray) -> dict:
