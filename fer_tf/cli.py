@@ -144,6 +144,9 @@ def evaluate(
     results: Annotated[
         Path | None, typer.Option(help="Add a row, of one view and of ten, to this JSON table of results.")
     ] = None,
+    seed_run: Annotated[
+        list[Path], typer.Option(help="For --results: a run by the same recipe with another seed. Repeatable.")
+    ] = (),
     backend: Backend = None,
     limit: Limit = None,
     as_json: AsJson = False,
@@ -152,12 +155,16 @@ def evaluate(
     from fer_tf.data.fer2013 import SIZE as FER2013_SIZE
     from fer_tf.data.readers import load
     from fer_tf.files import check_writable
+    from fer_tf.training.compare import read_run
     from fer_tf.training.evaluate import VIEWS, judge
 
     if views not in VIEWS:
         raise ValueError(f"--views must be one of {', '.join(map(str, VIEWS))}, got {views}")
     if results and limit is not None:
         raise ValueError("--results takes whole data sets: leave --limit out")
+    if seed_run and not results:
+        raise ValueError("--seed-run adds to a row of results: give --results, too")
+    others = [read_run(folder) for folder in seed_run]
     if results:
         check_writable(results)
     with busy("loading model and data"):
@@ -189,7 +196,7 @@ def evaluate(
         for count in (1, 10):
             with bar(f"{count} views", unit="faces") as advance:
                 told[count] = told.get(count) or judge(engines, data, views=count, on_batch=advance)
-        add(results, row(engines, data, plain=told[1], ten=told[10]))
+        add(results, row(engines, data, plain=told[1], ten=told[10], others=others))
 
 
 @app.command()

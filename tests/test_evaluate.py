@@ -1,4 +1,5 @@
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from fer_tf import labels
 from fer_tf.calibration import calibration_bins, disagreement, expected_calibration_error, fit_temperature
 from fer_tf.card import ModelCard
 from fer_tf.training.evaluate import affect_report, judge, predict, report, wilson_interval
-from fer_tf.training.results import add, read
+from fer_tf.training.results import add, read, row
 
 RNG = np.random.default_rng(0)
 LABELS = RNG.integers(0, 7, 500)
@@ -115,6 +116,27 @@ def test_a_row_of_results_takes_the_place_of_its_models_earlier_one(tmp_path):
     path.write_text('{"architectures": 1}')
     with pytest.raises(ValueError, match="was not written by"):
         add(path, row("a", 0.5))
+
+
+def test_runs_of_other_seeds_stand_beside_the_models_own(tiny, tmp_path):
+    def model(seed, **changes):
+        card = Oracle().card.with_(recipe={"epochs": 3, "seed": seed} | changes, data={"fingerprint": tiny.fingerprint})
+        splits = "test", "test_clean", "valid", "valid_clean"
+        figures = {split: {"accuracy": seed / 10, "macro_f1": 0.1} for split in splits}
+        return SimpleNamespace(card=card, metrics=figures, folder=tmp_path / str(seed))
+
+    seer = Seer(3.0)
+    seer.backend = "python"
+    seer.card = model(4).card.with_(files={"model.keras": {"parameters": 1, "bytes": 2}})
+    told = judge(seer, tiny)
+    found = row([seer], tiny, plain=told, ten=told, others=[model(5), model(1)])["seeds"]
+    assert [one["seed"] for one in found] == [1, 4, 5]
+    assert [one["test"]["accuracy"] for one in found] == [0.1, told[0]["test"].accuracy, 0.5]
+    for other, words in ((model(4), "seed 4 comes twice"), (model(5, epochs=9), "by another recipe than oracle")):
+        with pytest.raises(ValueError, match=words):
+            row([seer], tiny, plain=told, ten=told, others=[other])
+    with pytest.raises(ValueError, match="an ensemble has no seeds"):
+        row([seer, seer], tiny, plain=told, ten=told, others=[model(5)])
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """The table of results: what `fer-tf evaluate --results` found, one row per model and data set, kept as JSON."""
 
 import json
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -11,16 +12,19 @@ from fer_tf.data.labelled import Splits
 from fer_tf.files import write_atomically
 from fer_tf.inference.alone import measure_alone
 from fer_tf.inference.benchmark import host
-from fer_tf.training.evaluate import headline, reports
+from fer_tf.training.compare import Run
+from fer_tf.training.evaluate import Report, headline, reports
 
 
-def row(engines: list, data: Splits, *, plain: tuple, ten: tuple) -> dict:
+def row(engines: list, data: Splits, *, plain: tuple, ten: tuple, others: Sequence[Run] = ()) -> dict:
     """Return what the table says of a model, or of an ensemble of several, as JSON values.
 
-    plain  what `judge` returned of the faces as they are; ten: of ten views each (`evaluate.VIEWS`)
+    plain   what `judge` returned of the faces as they are; ten: of ten views each (`evaluate.VIEWS`)
+    others  finished runs by the recipe of the one model, with other seeds: "seeds" has their figures beside its own
 
     "cpu_ms" is the median latency of one face, of an .onnx file alone in its process; members of an ensemble add up.
-    "ece_uncalibrated" is the gap before the temperature; None for an ensemble.
+    "ece_uncalibrated" is the gap before the temperature; None for an ensemble. Raises ValueError for runs of another
+    recipe, of other data or of a seed that is there already.
     """
     cards, files = [engine.card for engine in engines], [_file(engine) for engine in engines]
     alone, timed = len(cards) == 1, []
@@ -35,6 +39,7 @@ def row(engines: list, data: Splits, *, plain: tuple, ten: tuple) -> dict:
         "host": host(),
         "backend": " + ".join(dict.fromkeys(engine.backend for engine in engines)),
         "seed": cards[0].recipe.get("seed") if alone else None,
+        "seeds": _seeds(cards, plain[0], data, others),
         "recipe": {k: v for k, v in cards[0].recipe.items() if k != "seed"} if alone else None,
         "parameters": sum(about["parameters"] for about in files),
         "bytes": sum(about["bytes"] for about in files),
@@ -68,6 +73,24 @@ def read(path: Path) -> list[dict]:
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} was not written by `fer-tf evaluate --results`: give another file") from error
     return rows
+
+
+def _seeds(cards: list[ModelCard], own: dict[str, Report], data: Splits, others: Sequence[Run]) -> list[dict] | None:
+    """Return accuracy and macro-F1 per split of the one model's seed and of each other, by seed."""
+    if not others:
+        return None
+    if len(cards) > 1:
+        raise ValueError("an ensemble has no seeds to add: give runs of other seeds with one model")
+    names, known = ("accuracy", "macro_f1"), cards[0].recipe
+    found = {known["seed"]: {s: {n: getattr(report, n) for n in names} for s, report in own.items()}}
+    for run in others:
+        theirs = run.card.recipe
+        if {**theirs, "seed": 0} != {**known, "seed": 0} or run.card.data.get("fingerprint") != data.fingerprint:
+            raise ValueError(f"{run.folder} was trained by another recipe than {cards[0].name}, or on other data")
+        if theirs["seed"] in found:
+            raise ValueError(f"seed {theirs['seed']} comes twice, the second time from {run.folder}")
+        found[theirs["seed"]] = {split: {n: run.metrics[split][n] for n in names} for split in own}
+    return [{"seed": seed} | found[seed] for seed in sorted(found)]
 
 
 def _file(engine) -> dict:
