@@ -33,6 +33,7 @@ class Faces:
     image        uint8 (height, width, 3), RGB
     xyxy         float32 (n, 4): left, top, right, bottom in pixels of `image`
     score        float32 (n,): the detector's confidence, 0..1
+    roll         float32 (n,): degrees by which the line through the eyes is tilted, clockwise; 0 where nobody knows
     track_id     int64 (n,)
     logits       float32 (n, emotions)
     embedding    float32 (n, dimensions)
@@ -45,6 +46,7 @@ class Faces:
     image: np.ndarray
     xyxy: np.ndarray
     score: np.ndarray
+    roll: np.ndarray | None = None
     track_id: np.ndarray | None = None
     logits: np.ndarray | None = None
     embedding: np.ndarray | None = None
@@ -57,7 +59,7 @@ class Faces:
             raise ValueError(f"image must be uint8 (height, width, 3) RGB, got {self.image.dtype} {self.image.shape}")
         if self.xyxy.ndim != 2 or self.xyxy.shape[1] != 4:
             raise ValueError(f"xyxy must be (n, 4), got {self.xyxy.shape}")
-        for name in ("score", "track_id", "logits", "embedding", "smoothed", "label"):
+        for name in ("score", "roll", "track_id", "logits", "embedding", "smoothed", "label"):
             value = getattr(self, name)
             if value is not None and len(value) != len(self.xyxy):
                 raise ValueError(f"{name} {value.shape} must have one row per box, xyxy is {self.xyxy.shape}")

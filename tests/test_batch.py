@@ -9,7 +9,6 @@ import pytest
 
 from fer_tf.faces import Faces
 from fer_tf.inference.batch import Batches
-from fer_tf.inference.engine import Engine
 from fer_tf.inference.pipeline import Stage, run
 
 pytestmark = pytest.mark.usefixtures("no_thread_is_left")
@@ -42,9 +41,6 @@ class Counting:
         time.sleep(random.Random(int(numbers.sum())).choice([0, 0, 0.001]))
         return np.stack([numbers, -numbers], axis=1)
 
-    in_flight = Engine.in_flight
-    begin = None
-
 
 def cut(faces, places, out):
     numbers = faces.score[places].astype(int)
@@ -53,9 +49,7 @@ def cut(faces, places, out):
 
 def classified(counts, *, workers=3, chunk=5, tracks=None, engine, **choices):
     batches = Batches(engine, follow=lambda faces: faces, cut=cut, **choices)
-    with batches.open():
-        found = list(run(frames(counts, tracks=tracks), stages(batches), workers=workers, chunk=chunk))
-    return found, batches
+    return list(run(frames(counts, tracks=tracks), stages(batches), workers=workers, chunk=chunk)), batches
 
 
 def stages(batches):
@@ -112,7 +106,7 @@ def test_a_tracked_face_keeps_what_it_was_found_to_be_until_its_turn(requests, w
 @pytest.mark.parametrize("requests", [1, 3])
 def test_a_call_that_fails_loses_nothing_before_it(requests, workers):
     batches, got = Batches(Counting(requests=requests, fails_at=21), follow=lambda faces: faces, cut=cut, size=4), []
-    with batches.open(), pytest.raises(RuntimeError, match="infer: no"):
+    with pytest.raises(RuntimeError, match="infer: no"):
         for faces in run(frames([1] * 100), stages(batches), workers=workers, chunk=10):
             got.append(faces.frame_index)
     assert got == list(range(20))

@@ -33,7 +33,7 @@ def share(box: np.ndarray, other: np.ndarray) -> float:
 @pytest.mark.parametrize("zoom", [0.5, 1, 6], ids=["small", "as it is", "9 megapixels"])
 def test_finds_the_face_at_any_size(detector, zoom, portrait):
     image = cv2.resize(portrait, None, fx=zoom, fy=zoom, interpolation=cv2.INTER_AREA)
-    xyxy, score = detector(image)
+    xyxy, score, _ = detector(image)
     assert xyxy.dtype == score.dtype == np.float32 and len(xyxy) == len(score) == 1
     assert 0.5 < score[0] <= 1
     expected = np.array([0, 0, 512, 512]) if detector.name == "full" else ASTRONAUT
@@ -42,7 +42,7 @@ def test_finds_the_face_at_any_size(detector, zoom, portrait):
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 2000), (2000, 3), (17, 33), (40, 20_000)], ids=str)
 def test_takes_images_of_any_shape(detector, shape):
-    xyxy, score = detector(np.full((*shape, 3), 90, np.uint8))
+    xyxy, score, _ = detector(np.full((*shape, 3), 90, np.uint8))
     assert xyxy.shape == (len(score), 4) and len(score) == (detector.name == "full")
     crops = crop_faces(np.full((*shape, 3), 90, np.uint8), xyxy, image_size=48, scale=detector.scale)
     assert (crops == 90).all()
@@ -52,7 +52,7 @@ def test_clips_orders_and_scales_back_the_boxes():
     found = [[-5, 2, 20, 30], [10, 10, 30, 40], [10, 5, 30, 40], [50, 50, 50, 60]], [0.7, 0.9, 0.9, 1.0]
     seen = []
     detector = Detector(name="fake", find=lambda image: seen.append(image.shape) or found, pixels=5000, scale=1)
-    xyxy, score = detector(np.zeros((100, 200, 3), np.uint8))  # twice too large each way
+    xyxy, score, _ = detector(np.zeros((100, 200, 3), np.uint8))  # twice too large each way
     assert seen == [(50, 100, 3)]
     np.testing.assert_allclose(score, [0.9, 0.9, 0.7])
     assert xyxy.tolist() == [[20, 10, 60, 80], [20, 20, 60, 80], [0, 4, 40, 60]]
@@ -66,7 +66,7 @@ def test_clips_orders_and_scales_back_the_boxes():
 def test_sides_are_multiples_of_the_step(shape, seen):
     shapes, found = [], ([[32, 32, 64, 64]], [1.0])
     find = lambda image: shapes.append(image.shape[:2]) or found  # noqa: E731
-    xyxy, _ = Detector(name="fake", find=find, pixels=360 * 270, scale=1, step=32)(np.zeros((*shape, 3), np.uint8))
+    xyxy, *_ = Detector(name="fake", find=find, pixels=360 * 270, scale=1, step=32)(np.zeros((*shape, 3), np.uint8))
     assert shapes == seen and len(xyxy) == len(seen)
     if seen:
         zoom = np.array(shape) / seen[0]
@@ -81,6 +81,34 @@ def test_a_large_image_is_averaged_not_sampled(odd):
     Detector(name="fake", find=find, pixels=32 * 32, scale=1)(image)
     means = image[:256, :256].reshape(32, 8, 32, 8, 3).mean(axis=(1, 3))
     np.testing.assert_allclose(shown[0], means, atol=2)  # rounded at each halving; a sample would be 74 off
+
+
+@pytest.mark.parametrize("degrees", [-60, -25, 12, 40, 90])
+@pytest.mark.parametrize("size", [24, 48, 97])
+def test_a_tilted_face_is_turned_upright(degrees, size):
+    """A cross with a red arm on top, turned about its centre."""
+    upright = np.full((240, 320, 3), 90, np.uint8)
+    upright[95:145, 155:165] = upright[115:125, 135:185] = 220
+    upright[95:110, 155:165] = (220, 20, 20)
+    matrix = cv2.getRotationMatrix2D((159.5, 119.5), -degrees, 1)
+    tilted = cv2.warpAffine(upright, matrix, (320, 240), borderMode=cv2.BORDER_REPLICATE)
+    box, rolls = np.float32([[120, 80, 200, 160]] * 2), np.float32([degrees, 0])
+    expected = crop_faces(upright, box[:1], image_size=size)[0].astype(int)
+    turned, left = crop_faces(tilted, box, image_size=size, roll=rolls).astype(int)
+    assert np.abs(turned - expected).mean() < 6 < np.abs(left - expected).mean()
+    np.testing.assert_array_equal(left, crop_faces(tilted, box[:1], image_size=size)[0])
+
+
+def test_yunet_tells_how_a_large_head_is_tilted(shared_data, portrait):
+    """Roughly, and of a head that fills the picture; small ones it takes for upright."""
+    file = shared_data / "yunet" / "face_detection_yunet_2023mar.onnx"
+    yunet = load_detector("yunet", model=file, pixels=600 * 600)
+    large = cv2.resize(portrait[:300, 80:380], (600, 600))
+    for degrees in (-30, -15, 0, 15, 30):
+        matrix = cv2.getRotationMatrix2D((288, 240), -degrees, 1)
+        tilted = cv2.warpAffine(large, matrix, (600, 600), borderMode=cv2.BORDER_REPLICATE)
+        assert yunet(tilted).roll == pytest.approx([degrees], abs=12)
+    assert load_detector("haar")(portrait).roll.tolist() == [0]
 
 
 def test_haar_and_yunet_crop_the_same_picture(shared_data):

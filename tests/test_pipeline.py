@@ -8,7 +8,7 @@ from functools import partial
 
 import pytest
 
-from fer_tf.inference.pipeline import Stage, StageError, helpers, interrupts_held, run
+from fer_tf.inference.pipeline import Stage, StageError, interrupts_held, run
 
 pytestmark = pytest.mark.usefixtures("no_thread_is_left")
 
@@ -101,6 +101,52 @@ def test_the_failure_that_comes_first_in_the_stream_is_raised(workers):
     with pytest.raises(StageError, match="infer: third"):
         drain(run(range(10), [each("infer", early, at_once=3)], workers=workers), got)
     assert got == [0, 1, 2]
+
+
+def test_of_two_failures_in_a_chunk_the_one_at_the_earlier_item_is_told(workers):
+    """The source fails before the stage does, by the clock."""
+
+    def source():
+        yield from range(20)
+        raise OSError("ends")
+
+    got = []
+    with pytest.raises(StageError, match="infer: no"):
+        drain(run(source(), [each("infer", failing(16, ValueError("no")))], workers=workers, chunk=7), got)
+    assert got == list(range(16))
+
+
+def test_a_stage_that_gives_too_few_items_has_failed(workers):
+    """A StopIteration that leaves a function ends its loop, silently."""
+    got = []
+    with pytest.raises(StageError, match="odd: gave 3 of 5 items"):
+        drain(run(range(20), [each("odd", failing(8, StopIteration()))], workers=workers, chunk=5), got)
+    assert got == list(range(8))
+
+
+def test_closing_waits_for_the_item_in_hand_and_not_for_the_chunk():
+    begun = []
+
+    def work(item):
+        begun.append(item)
+        time.sleep(0.05 if item > 3 else 0)
+        return item
+
+    items = run(range(400), [each("work", work)], workers=1, chunk=4)
+    next(items)
+    while len(begun) < 6:
+        time.sleep(0.001)
+    items.close()
+    assert len(begun) <= 7
+
+
+def test_an_interrupt_passes_through_without_workers():
+    for stages, source in (
+        ([each("a", failing(2, KeyboardInterrupt()))], range(5)),
+        ([], map(failing(2, KeyboardInterrupt()), range(5))),
+    ):
+        with pytest.raises(KeyboardInterrupt):
+            list(run(source, stages, workers=0))
 
 
 def test_what_is_no_exception_stops_it_too(workers):
@@ -248,25 +294,13 @@ def test_a_hung_stage_is_named(where, tick_s):
 
 @pytest.mark.parametrize(
     ("stages", "choices", "words"),
-    [([each("source", abs)], {}, "different names"), ([], {"chunk": 0}, "chunk"), ([], {"workers": -1}, "workers")],
+    [
+        ([each("source", abs)], {}, "different names"),
+        ([Stage("idle", [])], {}, "needs a function"),
+        ([], {"chunk": 0}, "chunk"),
+        ([], {"workers": -1}, "workers"),
+    ],
 )
 def test_refuses_what_cannot_work(stages, choices, words):
     with pytest.raises(ValueError, match=words):
         list(run([1], stages, **choices))
-
-
-def test_helpers_do_what_they_are_given_at_once():
-    met = threading.Barrier(3)
-
-    def work(item):
-        if item < 3:
-            met.wait(30)
-        if item == 7:
-            raise ValueError("no")
-        return -item
-
-    with helpers([work] * 3) as submit:
-        futures = [submit(item) for item in range(10)]
-        assert [future.result(30) for future in futures[:7]] == [0, -1, -2, -3, -4, -5, -6]
-        with pytest.raises(ValueError, match="no"):
-            futures[7].result(30)

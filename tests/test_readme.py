@@ -137,6 +137,7 @@ HEAD = (
     "latency",
     "memory",
 )
+DETECTOR_NAMES = {"yunet": "YuNet", "haar": "Haar"}
 MEASURED = r"(?s)(?<=<!-- measured -->\n).*?(?=<!-- end -->)"
 
 
@@ -177,6 +178,56 @@ def test_the_table_of_architectures_is_the_measured_one():
     assert re.search(MEASURED, README).group() == measured()
 
 
+VIDEO = r"(?s)(?<=<!-- video -->\n).*?(?=<!-- end -->)"
+
+
+def video() -> str:
+    """Return the README's table of video throughput, from reports/video.json and reports/soak.json."""
+    found, soak = (
+        json.loads((paths.ROOT / "reports" / name).read_text("utf-8")) for name in ("video.json", "soak.json")
+    )
+    host, clip, live, peer = found["host"], found["clip"], found["live"], found["peers"]["fer"]
+    lines = [
+        f"`{found['model']}` and {DETECTOR_NAMES[found['detector']]} on a filmed clip of one face, {clip['width']} x "
+        f"{clip['height']}, {clip['frames']} frames, on {host['cores']} cores of {host['cpu']}, {found['date'][:10]}:",
+        "",
+        "| native OpenVINO | frames/s | of the bound | CPU a frame | latency p50 / p95 | accuracy on FER2013 test |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
+    for rung in found["rungs"]:
+        if rung["backend"] == "openvino":
+            cells = [
+                rung["name"],
+                f"{rung['frames_per_s']:.0f}",
+                f"{rung['share_of_bound']:.0%}",
+                f"{rung['cpu_ms_per_frame']:.1f} ms",
+                f"{rung['latency_ms']['p50']:.0f} / {rung['latency_ms']['p95']:.0f} ms",
+                f"{100 * rung['accuracy']:.2f} %",
+            ]
+            lines.append(f"| {' | '.join(cells)} |")
+    first, *_, last = soak["ms_per_frame_first_middle_last_third"]
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"The package `fer` {peer['version']} goes through that clip at {peer['frames_per_s']:.0f} frames/s, and "
+            "writes nothing.",
+            f"Played live at {live['arriving_per_s']:g} frames/s, {live['dropped']} of {live['frames']} were dropped; "
+            f"from a frame's arrival until it is drawn p50 {live['latency_ms']['p50']:.0f} ms, p95 "
+            f"{live['latency_ms']['p95']:.0f} ms. Over {soak['minutes']:g} minutes of video "
+            f"({soak['frames']:,} frames) a frame took {first:.2f} ms",
+            f"in the first third and {last:.2f} ms in the last, and memory moved within "
+            f"{soak['memory_mb_largest_minus_smallest']:.0f} MB.",
+            "",
+        ]
+    )
+
+
+def test_the_table_of_video_is_the_measured_one():
+    """`fer-tf bench`, benchmarks/peers/fer_video.py, benchmarks/soak.py, then `python tests/test_readme.py`."""
+    assert re.search(VIDEO, README).group() == video()
+
+
 COMING_FROM = README[README.index("## Coming from") : README.index("## More")]
 HERE = re.findall(r"`(.+?)`", "\n".join(re.findall(r"^\|.*\| (.*) \|$", COMING_FROM, re.MULTILINE)))
 
@@ -214,5 +265,6 @@ def test_every_name_that_others_come_to_is_there_and_every_call_runs(tmp_path, m
 
 if __name__ == "__main__":
     text = re.sub(RESULTS, lambda _: result_tables(), README, count=1)
+    text = re.sub(VIDEO, lambda _: video(), text, count=1)
     text = re.sub(MEASURED, lambda _: measured(), text, count=1)
     (paths.ROOT / "README.md").write_text(text, encoding="utf-8")

@@ -53,14 +53,18 @@ def test_cells_go_row_by_row_from_the_fine_grid_to_the_coarse():
 def test_decodes_a_box_from_its_cell(cell, bbox, box):
     cls, obj, boxes = np.zeros(42, np.float32), np.zeros(42, np.float32), np.full((42, 4), 9, np.float32)
     cls[cell], obj[cell], boxes[cell] = 0.9, 0.4, bbox
-    xyxy, score = decode(cls, obj, boxes, cells(32, 64), min_score=0.5)
+    landmarks = np.zeros((42, 10), np.float32)
+    landmarks[cell, :4] = [-1, 0, 1, 2]  # the eye on the right two strides to the right and two lower
+    xyxy, score, roll = decode(cls, obj, boxes, landmarks, cells(32, 64), min_score=0.5)
     np.testing.assert_allclose(score, [0.6], rtol=1e-6)
+    np.testing.assert_allclose(roll, [45])
     np.testing.assert_allclose(xyxy, [box], rtol=1e-5)
 
 
 def test_clips_before_it_multiplies_and_keeps_a_score_at_the_limit():
     cls, obj = np.float32([2, -1, 1, 1]), np.float32([0.25, -1, 0.25, 0.2])
-    _, score = decode(cls, obj, np.zeros((4, 4), np.float32), cells(32, 64)[:4], min_score=0.5)
+    nothing = np.zeros((4, 10), np.float32)
+    _, score, _ = decode(cls, obj, nothing[:, :4], nothing, cells(32, 64)[:4], min_score=0.5)
     assert score.tolist() == [0.5, 0.5]  # two negatives are no face
 
 
@@ -83,28 +87,31 @@ def test_keeps_the_best_of_boxes_that_overlap(score, choices, kept):
 
 
 def test_nothing_seen_is_nothing_kept():
-    xyxy, score = decode(*np.zeros((2, 42)), np.zeros((42, 4)), cells(32, 64), min_score=0.1)
-    assert xyxy.shape == (0, 4) and score.shape == (0,)
+    nothing = np.zeros((42, 10))
+    xyxy, score, roll = decode(nothing[:, 0], nothing[:, 0], nothing[:, :4], nothing, cells(32, 64), min_score=0.1)
+    assert xyxy.shape == (0, 4) and score.shape == roll.shape == (0,)
     assert suppress(xyxy, score).tolist() == []
 
 
-def opencv(model, image: np.ndarray, min_score: float) -> tuple[np.ndarray, np.ndarray]:
-    """What FaceDetectorYN finds, as boxes and scores."""
+def opencv(model, image: np.ndarray, min_score: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What FaceDetectorYN finds, as boxes, scores and rolls."""
     height, width = image.shape[:2]
     detector = cv2.FaceDetectorYN.create(str(model), "", (width, height), min_score)
     _, faces = detector.detect(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
     faces = np.empty((0, 15), np.float32) if faces is None else faces
-    return np.hstack([faces[:, :2], faces[:, :2] + faces[:, 2:4]]), faces[:, 14]
+    right, down = (faces[:, 6:8] - faces[:, 4:6]).T  # between the eyes
+    return np.hstack([faces[:, :2], faces[:, :2] + faces[:, 2:4]]), faces[:, 14], np.degrees(np.arctan2(down, right))
 
 
 def check_same(model, image: np.ndarray, min_score: float) -> int:
     """Compare with OpenCV at one size, and return the number of faces."""
-    xyxy, score = yunet(model, min_score=min_score)(image)
-    expected_xyxy, expected_score = opencv(model, image, min_score)
+    xyxy, score, roll = yunet(model, min_score=min_score)(image)
+    expected_xyxy, expected_score, expected_roll = opencv(model, image, min_score)
     assert len(score) == len(expected_score)
     order, expected_order = np.lexsort(xyxy.T), np.lexsort(expected_xyxy.T)
     np.testing.assert_allclose(xyxy[order], expected_xyxy[expected_order], atol=0.1)
     np.testing.assert_allclose(score[order], expected_score[expected_order], atol=1e-3)
+    np.testing.assert_allclose(roll[order], expected_roll[expected_order], atol=1)
     return len(score)
 
 
@@ -149,13 +156,13 @@ def test_detectors_of_one_size_share_what_is_compiled(model, portrait):
     assert module._compiled.cache_info().misses == module._network.cache_info().misses == 1
     alone = first(portrait)[0]
     assert len(alone) == 1 and [len(results) for results in found] == [20, 20]
-    for xyxy, _ in [*found[0], *found[1]]:
+    for xyxy, *_ in [*found[0], *found[1]]:
         np.testing.assert_allclose(xyxy, alone, atol=1e-3)
 
 
 def test_one_thread_s_results_do_not_change_under_it(model, portrait):
     find = load_detector("yunet", model=model)
-    xyxy, score = find(portrait)
+    xyxy, score, _ = find(portrait)
     kept = xyxy.copy(), score.copy()
     find(np.ascontiguousarray(portrait[:, ::-1]))
     np.testing.assert_array_equal(xyxy, kept[0])

@@ -2,7 +2,6 @@
 
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 
@@ -59,20 +58,9 @@ class Batches:
         self.requests = getattr(engine, "requests", 1)
         self.calls = self.crops = 0  # that were classified, for how full batches are
         self._counting = threading.Lock()
-        self._start = self._at_once
         self._free: SimpleQueue = SimpleQueue()  # buffers that may be used again
         self._begun: dict[int, int] = {}  # track -> frame at which it was last cut
         self._last: dict[int, tuple[int, np.ndarray]] = {}  # track -> frame and logits that it was last found to have
-
-    @contextmanager
-    def open(self) -> Iterator["Batches"]:
-        """Keep several calls of the model in flight, where the engine can."""
-        if self.requests == 1:
-            yield self
-            return
-        with self.engine.in_flight() as start:
-            self._start = start
-            yield self
 
     def gather(self, items: Iterable) -> Iterator[Waiting]:
         """Follow the faces of frames that are given together, and cut them into batches."""
@@ -91,17 +79,14 @@ class Batches:
                 done += more
             yield frame
 
-    def classify(self, frames: list[Waiting]) -> Iterator[Waiting]:
-        """Fill in the logits of the faces that are due; the batches of these frames are in flight together."""
-        waits = {batch: None for frame in frames for batch, _, _ in frame.parts}
-        for batch in waits:
-            waits[batch] = self._begin(batch.crops[: batch.filled])
+    def classify(self, frames: Iterable[Waiting]) -> Iterator[Waiting]:
+        """Fill in the logits of the faces that are due."""
         found: dict[Batch, np.ndarray] = {}
         for frame in frames:
             done = 0
             for batch, first, last in frame.parts:
                 if batch not in found:
-                    found[batch] = waits[batch]()
+                    found[batch] = self.engine.logits(batch.crops[: batch.filled])
                     with self._counting:
                         self.calls, self.crops = self.calls + 1, self.crops + batch.filled
                     self._free.put(batch.crops)
@@ -139,17 +124,3 @@ class Batches:
         if len(self._begun) > 2 * len(tracks) + 100:  # tracks that ended long ago
             self._begun = {track: frame for track, frame in self._begun.items() if now - frame <= 10 * self.every}
         return np.array(due, int)
-
-    def _at_once(self, crops: np.ndarray) -> Callable[[], np.ndarray]:
-        return lambda: self.engine.logits(crops)  # when it is asked for: those before it are not lost if it fails
-
-    def _begin(self, crops: np.ndarray) -> Callable[[], np.ndarray]:
-        try:
-            return self._start(crops)
-        except Exception as error:
-            failure = error
-
-        def fail() -> np.ndarray:
-            raise failure
-
-        return fail

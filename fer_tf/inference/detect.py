@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -18,15 +19,34 @@ YuNet's is the smallest that finds every face that 640 x 480 finds, small ones (
 in 0.4 of its CPU time; 320 x 240 saves up to a fifth more and misses turned faces, 256 x 192 saves a third and misses
 small ones as well. Haar's finds as many faces as 640 x 480 did, with no more false ones, in 0.75 of its time.
 """
+TILTED = 10.0
+"""Degrees of roll from which on a crop is turned upright, by benchmarks/rolled_faces.py: below, it gains nothing.
+
+YuNet's landmarks follow the tilt of faces that fill half of what it sees; smaller ones it takes for less tilted.
+"""
 MAX_UPSCALE = 2.0
 """A small image is enlarged for the detector by this much at most."""
+
+
+class Found(NamedTuple):
+    """The n faces of an image, best first.
+
+    xyxy   float32 (n, 4): left, top, right, bottom in pixels, clipped to the image
+    score  float32 (n,), 0..1
+    roll   float32 (n,): degrees by which the line through the eyes is tilted, clockwise; 0 where nobody knows
+    """
+
+    xyxy: np.ndarray
+    score: np.ndarray
+    roll: np.ndarray
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Detector:
     """Finds the faces of one image. Call it from one thread at a time.
 
-    find    uint8 RGB (height, width, 3) -> boxes (n, 4) left, top, right, bottom in its pixels, and scores (n,)
+    find    uint8 RGB (height, width, 3) -> boxes (n, 4) left, top, right, bottom in its pixels, scores (n,) and, where
+            it sees the eyes, rolls (n,)
     pixels  every image is resized to about so many for `find`; None leaves it as it is
     scale   side of a square crop over the longer side of its box: what it takes to frame a face as FER2013 does
     step    the sides of what `find` gets are multiples of it; a strip that is thinner holds no face
@@ -38,21 +58,22 @@ class Detector:
     scale: float
     step: int = 1
 
-    def __call__(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return boxes float32 (n, 4) clipped to the RGB image, in pixels, best first, and scores float32 (n,) 0..1."""
+    def __call__(self, image: np.ndarray) -> Found:
+        """Return the faces of an image, uint8 RGB (height, width, 3)."""
         height, width = image.shape[:2]
         zoom = min(math.sqrt(self.pixels / (height * width)), MAX_UPSCALE) if self.pixels else 1.0
         size = max(1, round(width * zoom)), max(1, round(height * zoom))
         if min(size) < self.step:
-            return np.empty((0, 4), np.float32), np.empty(0, np.float32)
+            return Found(np.empty((0, 4), np.float32), *np.empty((2, 0), np.float32))
         size = tuple(round(side / self.step) * self.step for side in size)
-        xyxy, score = self.find(_resized(image, size))
+        xyxy, score, *known = self.find(_resized(image, size))
         xyxy = np.asarray(xyxy, np.float32).reshape(-1, 4) * np.float32([width / size[0], height / size[1]] * 2)
         xyxy = np.clip(xyxy, 0, np.float32([width, height] * 2))
         score = np.asarray(score, np.float32).reshape(-1)
+        roll = np.asarray(known[0] if known else np.zeros_like(score), np.float32)
         order = np.lexsort((xyxy[:, 1], xyxy[:, 0], -score))
         order = order[((xyxy[:, 2:] - xyxy[:, :2]) >= 1).all(axis=1)[order]]
-        return xyxy[order], score[order]
+        return Found(xyxy[order], score[order], roll[order])
 
 
 def load_detector(
@@ -87,29 +108,51 @@ def load_detector(
 
 
 def crop_faces(
-    image: np.ndarray, xyxy: np.ndarray, *, image_size: int, scale: float = 1.0, out: np.ndarray | None = None
+    image: np.ndarray,
+    xyxy: np.ndarray,
+    *,
+    image_size: int,
+    scale: float = 1.0,
+    roll: np.ndarray | None = None,
+    out: np.ndarray | None = None,
 ) -> np.ndarray:
     """Return square crops uint8 (n, image_size, image_size, 3) around the boxes float32 (n, 4) of an RGB image.
 
-    A crop's side is `scale` times the longer side of its box; where it leaves the image, the border is repeated. They
-    are written to `out` where that is given.
+    A crop's side is `scale` times the longer side of its box; where it leaves the image, the border is repeated. Those
+    of faces whose `roll` (n,) is `TILTED` degrees or more are turned upright. They are written to `out` where that is
+    given.
     """
     crops = np.empty((len(xyxy), image_size, image_size, 3), np.uint8) if out is None else out
-    height, width = image.shape[:2]
-    for crop, (left, top, right, bottom) in zip(crops, xyxy, strict=True):
-        side = max(1, round(scale * max(right - left, bottom - top)))
-        x = min(max(round((left + right - side) / 2), 1 - side), width - 1)
-        y = min(max(round((top + bottom - side) / 2), 1 - side), height - 1)
-        x0, x1, y0, y1 = max(x, 0), min(x + side, width), max(y, 0), min(y + side, height)
-        zoom = image_size / side
-        u0, u1 = _within(image_size, (x0 - x) * zoom, (x1 - x) * zoom)
-        v0, v1 = _within(image_size, (y0 - y) * zoom, (y1 - y) * zoom)
-        margins = v0, image_size - v1, u0, image_size - u1
-        inside = None if any(margins) else crop  # a whole crop is written where it belongs
-        inside = cv2.resize(image[y0:y1, x0:x1], (u1 - u0, v1 - v0), inside, interpolation=resize_method(zoom))
-        if any(margins):
-            crop[:] = cv2.copyMakeBorder(inside, *margins, cv2.BORDER_REPLICATE)
+    rolls = [0.0] * len(xyxy) if roll is None else roll.tolist()
+    for crop, box, degrees in zip(crops, xyxy, rolls, strict=True):
+        if abs(degrees) < TILTED:
+            _crop(image, box, scale, crop)
+            continue
+        turn = math.radians(degrees)
+        reach = abs(math.cos(turn)) + abs(math.sin(turn))  # of the turned square's box, in its sides
+        wide = np.empty((math.ceil(image_size * reach),) * 2 + (3,), np.uint8)
+        _crop(image, box, scale * len(wide) / image_size, wide)
+        matrix = cv2.getRotationMatrix2D(((len(wide) - 1) / 2,) * 2, degrees, 1)
+        matrix[:, 2] += (image_size - len(wide)) / 2
+        cv2.warpAffine(wide, matrix, (image_size, image_size), crop, borderMode=cv2.BORDER_REPLICATE)
     return crops
+
+
+def _crop(image: np.ndarray, box: np.ndarray, scale: float, crop: np.ndarray) -> None:
+    """Fill a square crop (s, s, 3) with what is around a box."""
+    (left, top, right, bottom), (height, width), size = box, image.shape[:2], len(crop)
+    side = max(1, round(scale * max(right - left, bottom - top)))
+    x = min(max(round((left + right - side) / 2), 1 - side), width - 1)
+    y = min(max(round((top + bottom - side) / 2), 1 - side), height - 1)
+    x0, x1, y0, y1 = max(x, 0), min(x + side, width), max(y, 0), min(y + side, height)
+    zoom = size / side
+    u0, u1 = _within(size, (x0 - x) * zoom, (x1 - x) * zoom)
+    v0, v1 = _within(size, (y0 - y) * zoom, (y1 - y) * zoom)
+    margins = v0, size - v1, u0, size - u1
+    inside = None if any(margins) else crop  # a whole crop is written where it belongs
+    inside = cv2.resize(image[y0:y1, x0:x1], (u1 - u0, v1 - v0), inside, interpolation=resize_method(zoom))
+    if any(margins):
+        crop[:] = cv2.copyMakeBorder(inside, *margins, cv2.BORDER_REPLICATE)
 
 
 def face_cropper(detector: Detector, *, image_size: int) -> Callable[[np.ndarray], np.ndarray | None]:
@@ -119,8 +162,10 @@ def face_cropper(detector: Detector, *, image_size: int) -> Callable[[np.ndarray
     """
 
     def crop(frame: np.ndarray) -> np.ndarray | None:
-        xyxy, _ = detector(frame)
-        return crop_faces(frame, xyxy[:1], image_size=image_size, scale=detector.scale)[0] if len(xyxy) else None
+        xyxy, _, roll = detector(frame)
+        if not len(xyxy):
+            return None
+        return crop_faces(frame, xyxy[:1], image_size=image_size, scale=detector.scale, roll=roll[:1])[0]
 
     return crop
 

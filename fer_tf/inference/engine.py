@@ -1,14 +1,11 @@
 """`Engine`: uint8 face crops in, logits out, on ONNX Runtime or OpenVINO. The model card comes out of the ONNX file."""
 
 import json
-import sys
-import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, wait
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from queue import SimpleQueue
 from typing import NamedTuple
 
 import numpy as np
@@ -16,13 +13,10 @@ import numpy as np
 from fer_tf import paths
 from fer_tf.card import METADATA_KEY, ModelCard, describe_file
 from fer_tf.faces import LUMA, check_crops
-from fer_tf.inference.pipeline import helpers
 
 PROVIDERS = {"openvino-provider": "OpenVINOExecutionProvider", "cpu": "CPUExecutionProvider"}
 BACKENDS = (*PROVIDERS, "openvino")
 """What `load_engine` takes as backend, beside any other ONNX Runtime provider's own name."""
-QUICK_S, PATIENCE_S = 1.0, 120.0
-"""How long a call may take before it is asked whether it failed, and before it counts as hung."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -34,9 +28,7 @@ class Engine:
     provider  what runs it
     outputs   name -> shape without n: "logits" and, where the model has them, others such as "embedding"
     infer     uint8 (n, *card.input_shape), n > 0 -> the outputs in their order
-    requests  calls that may be in flight at the same time
-    begin     starts a call and returns its future, where the runtime has a queue of its own; else None. The crops must
-              stay as they are until it is done. `settle` waits for a future's outputs, or raises why there are none
+    requests  threads that may call at the same time; the runtime serves each on a stream of its own
     """
 
     path: Path
@@ -46,8 +38,6 @@ class Engine:
     outputs: dict[str, tuple[int, ...]]
     infer: Callable[[np.ndarray], list[np.ndarray]]
     requests: int = 1
-    begin: Callable[[np.ndarray], Future] | None = None
-    settle: Callable[[Future], list[np.ndarray]] | None = None
 
     def run(self, crops: np.ndarray) -> dict[str, np.ndarray]:
         """Return every output as the file gives it, float32 (n, ...), for RGB crops uint8 (n, *card.input_shape).
@@ -62,30 +52,6 @@ class Engine:
     def logits(self, crops: np.ndarray) -> np.ndarray:
         """Return float32 (n, emotions) over the card's temperature for RGB crops uint8 (n, *card.input_shape)."""
         return self._judged(self.run(crops)["logits"])
-
-    @contextmanager
-    def in_flight(self) -> Iterator[Callable[[np.ndarray], Callable[[], np.ndarray]]]:
-        """Yield what starts a call, blocking while `requests` are in flight, and returns what waits for its logits.
-
-        Crops as in `logits`, n > 0, which must stay as they are until then. All calls have ended after the block.
-        """
-        if not self.begin:
-            with helpers([self.logits] * self.requests) as submit:
-                yield lambda crops: submit(crops).result
-            return
-        begun: set[Future] = set()
-
-        def start(crops: np.ndarray) -> Callable[[], np.ndarray]:
-            check_crops(crops, self.card.input_shape)
-            future = self.begin(crops)
-            begun.add(future)
-            future.add_done_callback(begun.discard)
-            return lambda: self._judged(self.settle(future)[0])
-
-        try:
-            yield start
-        finally:
-            wait(set(begun), 0 if sys.exc_info()[0] else PATIENCE_S)  # after a failure one of them may never come
 
     def _judged(self, logits: np.ndarray) -> np.ndarray:
         logits = logits / np.float32(self.card.temperature)
@@ -104,8 +70,6 @@ class _Loaded(NamedTuple):
     outputs: dict[str, tuple[str, tuple]]
     card_json: str | None
     infer: Callable[[np.ndarray], list[np.ndarray]]
-    begin: Callable[[np.ndarray], Future] | None = None
-    settle: Callable[[Future], list[np.ndarray]] | None = None
 
 
 def load_engine(
@@ -145,13 +109,13 @@ def load_engine(
             f"output float32 (n, {len(card.emotions)}), but they are {loaded.inputs} and {loaded.outputs}: "
             "export it anew"
         )
-    batch, infer, begin = loaded.inputs[0][1][0], loaded.infer, loaded.begin
+    batch, infer = loaded.inputs[0][1][0], loaded.infer
     if batch not in (None, 1):
         raise ValueError(f"{path} takes exactly {batch} faces at a time: export it with a free batch, or with one of 1")
     if batch == 1:
-        infer, begin = _one_by_one(infer), None
+        infer = _one_by_one(infer)
     if grey:
-        infer, begin = _in_grey(infer), begin and _in_grey(begin)
+        infer = _in_grey(infer)
     outputs = {name: shape[1:] for name, (_, shape) in loaded.outputs.items()}
     outputs = {"logits": outputs.pop(next(iter(outputs))), **outputs}  # others may call their first output as they like
     return Engine(
@@ -162,8 +126,6 @@ def load_engine(
         outputs=outputs,
         infer=infer,
         requests=requests,
-        begin=begin,
-        settle=loaded.settle,
     )
 
 
@@ -292,7 +254,6 @@ def openvino_core():
 
 
 def _openvino(path: Path, backend: str, threads: int | None, requests: int) -> _Loaded:
-    import openvino
     from openvino.frontend import FrontEndManager
 
     frontend = FrontEndManager().load_by_framework("onnx")  # read_model would try every format, loudly
@@ -303,34 +264,17 @@ def _openvino(path: Path, backend: str, threads: int | None, requests: int) -> _
     if not model.inputs:  # an empty file is read as an empty model
         raise ValueError(_unreadable(path))
     compiled = openvino_core().compile_model(model, "CPU", _openvino_config(threads, requests))
-    queue = openvino.AsyncInferQueue(compiled, requests) if requests > 1 else None
-    request, starting = None if queue else compiled.create_infer_request(), threading.Lock()
+    idle: SimpleQueue = SimpleQueue()  # not AsyncInferQueue: there a call that failed fails those after it as well
+    for _ in range(requests):
+        idle.put(compiled.create_infer_request())
 
     def infer(crops: np.ndarray) -> list[np.ndarray]:
-        if queue:
-            return settle(begin(crops))
-        results = request.infer([crops], share_inputs=True)
-        return [results[port] for port in compiled.outputs]
-
-    def begin(crops: np.ndarray) -> Future:
-        future: Future = Future()
-        future.set_running_or_notify_cancel()
-        with starting:  # two threads would be given the same idle request
-            queue.start_async([crops], (future, crops), share_inputs=True)
-        return future
-
-    def settle(future: Future) -> list[np.ndarray]:
+        request = idle.get()
         try:
-            return future.result(QUICK_S)
-        except TimeoutError:
-            queue.wait_all()  # a call that failed never tells its callback; this raises why
-            return future.result(PATIENCE_S)
-
-    def done(request, given: tuple[Future, np.ndarray]) -> None:
-        given[0].set_result([np.array(tensor.data) for tensor in request.output_tensors])  # the request's own memory
-
-    if queue:
-        queue.set_callback(done)
+            results = request.infer([crops], share_inputs=True)
+            return [results[port] for port in compiled.outputs]
+        finally:
+            idle.put(request)
 
     key = ["framework", METADATA_KEY]
     return _Loaded(
@@ -339,8 +283,6 @@ def _openvino(path: Path, backend: str, threads: int | None, requests: int) -> _
         outputs={port.any_name: _openvino_port(port) for port in compiled.outputs},
         card_json=str(model.get_rt_info(key).value) if model.has_rt_info(key) else None,
         infer=infer,
-        begin=begin if queue else None,
-        settle=settle if queue else None,
     )
 
 

@@ -15,10 +15,8 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from queue import SimpleQueue
 from typing import Any
 
 PATIENCE_S = 120.0
@@ -47,7 +45,7 @@ class StageTime:
     """What a stage did.
 
     items     how many it gave
-    busy_s    seconds of work
+    busy_s    seconds that making them took, a live source's waiting included
     cpu_s     seconds of a core that the workers took in it; not those of threads that a library keeps to itself
     waited_s  seconds that items waited in front of it, summed over all: over the time of the run, how many lay there
     each_s    busy seconds of each item, of the last KEPT
@@ -115,9 +113,11 @@ def run(
     chunk       items that a worker takes through the stages together: more of them change hands less often, and are
                 later. Beside what the workers carry, one chunk waits for the caller
     times       is filled with a `StageTime` per name, the source's included
-    patience_s  how long to wait for a chunk before a stage counts as hung
+    patience_s  how long to wait for a chunk, and at the end for the threads, before a stage counts as hung
     tick_s      yield None after every so many seconds without an item
     stop        ends a source that may be silent for long, from another thread
+
+    The last three are for workers: without them, this thread waits as long as it takes.
 
     When the source or a stage fails, what was finished before is yielded, then `StageError` is raised, once. Close the
     iterator (or leave its loop) to stop early: every thread has ended when that returns.
@@ -125,6 +125,8 @@ def run(
     names = [source_name, *(stage.name for stage in stages)]
     if len(set(names)) < len(names):
         raise ValueError(f"stages need different names, got {names}")
+    if not all(stage.functions for stage in stages):
+        raise ValueError(f"every stage needs a function, got none for one of {names[1:]}")
     workers = cores() + 1 if workers is None else workers
     if workers < 0 or chunk < 1:
         raise ValueError(f"workers must be at least 0 and chunk at least 1, got {workers} and {chunk}")
@@ -159,8 +161,7 @@ class _Crew:
     """The workers of one run and what they share; `lock` guards all of it, but the source has `door`."""
 
     def __init__(self, source: Iterable, name: str, stages: Sequence[Stage], chunk: int, times: dict[str, StageTime]):
-        self.source, self.chunk = source, chunk
-        self.entry = Stage(name, [])
+        self.source, self.name, self.chunk = source, name, chunk
         self.door, self.lock = threading.Lock(), threading.Lock()
         self.spent, self.items = times[name], None
         self.stations = [_Station(stage, times[stage.name], self.lock) for stage in stages]
@@ -208,9 +209,10 @@ class _Crew:
             with interrupts_held():  # a thread left alive in a library's code would abort the program as it exits
                 self.end()
                 stop()
-                if not hung:  # a hung thread cannot be ended; as a daemon it does not keep the program alive
-                    for thread in threads:
-                        thread.join()
+                ends = time.monotonic() + (0.0 if hung else patience_s)
+                for thread in threads:
+                    thread.join(max(0.0, ends - time.monotonic()))
+                if not any(thread.is_alive() for thread in threads):  # one that hangs does not keep the program alive
                     self.close()
 
     def work(self) -> None:
@@ -227,17 +229,19 @@ class _Crew:
                     return None
                 chunk = _Chunk(self.taken)
                 self.taken += 1
-                self.places[chunk.number] = self.entry.name
+                self.places[chunk.number] = self.name
             try:
                 if self.items is None:
                     self.items = self.spent.clocked(self.source)
-                while len(chunk.items) < self.chunk and not chunk.last:
+                while len(chunk.items) < self.chunk and not (chunk.last or self.stopped):
                     if (item := next(self.items, self)) is self:
                         chunk.last = True
                     else:
                         chunk.items.append(item)
+            except KeyboardInterrupt:  # without workers
+                raise
             except BaseException as error:  # also what is no Exception: it is not the end of the source
-                self.fail(chunk, self.entry.name, error)
+                self.fail(chunk, self.name, error)
             with self.lock:
                 self.over |= chunk.last
             return chunk
@@ -258,8 +262,15 @@ class _Crew:
         spent = StageTime()
         spent.waited_s = (time.perf_counter() - began) * len(items)
         try:
-            for item in spent.clocked(function(items)) if items else ():
+            for item in spent.clocked(_done(function, items)):
                 chunk.items.append(item)
+                if self.stopped:
+                    break
+            else:
+                if len(chunk.items) < len(items):
+                    raise RuntimeError(f"gave {len(chunk.items)} of {len(items)} items")
+        except KeyboardInterrupt:
+            raise
         except BaseException as error:
             self.fail(chunk, station.stage.name, error)
         with self.lock:
@@ -269,7 +280,7 @@ class _Crew:
             station.changed.notify_all()
 
     def fail(self, chunk: _Chunk, name: str, error: BaseException) -> None:
-        chunk.failure, chunk.last = chunk.failure or StageError(name, error), True
+        chunk.failure, chunk.last = StageError(name, error), True  # before that of an earlier stage, as to its items
         with self.lock:
             self.failed = chunk.number if self.failed is None else min(self.failed, chunk.number)
             self.over = True
@@ -297,7 +308,7 @@ class _Crew:
     def first_place(self) -> str:
         """Return where the first chunk under way is: what all others wait for."""
         with self.lock:
-            return self.places[min(self.places)] if self.places else self.entry.name
+            return self.places[min(self.places)] if self.places else self.name
 
     def end(self) -> None:
         """Let every worker leave at its next step."""
@@ -312,46 +323,16 @@ class _Crew:
             self.source.close()
 
 
+def _done(function: Callable[[list], Iterable], items: list) -> Iterator:
+    """Yield what a stage makes of some items: whatever it does, it does as it is iterated."""
+    if items:
+        yield from function(items)
+
+
 def _add(total: StageTime, part: StageTime) -> None:
     for name in ("items", "busy_s", "cpu_s", "waited_s"):
         setattr(total, name, getattr(total, name) + getattr(part, name))
     total.each_s.extend(part.each_s)
-
-
-@contextmanager
-def helpers(functions: Sequence[Callable]) -> Iterator[Callable[[Any], Future]]:
-    """Yield what has function(item) done by a thread per function, whichever is free, and returns its future.
-
-    After the block no thread is left, but those that hang: they are daemons, and do not keep the program alive.
-    """
-    jobs: SimpleQueue = SimpleQueue()
-    over = threading.Event()
-
-    def work(function: Callable) -> None:
-        while (job := jobs.get()) is not None:
-            future, item = job
-            try:
-                if not over.is_set():
-                    future.set_result(function(item))
-            except BaseException as error:
-                future.set_exception(error)
-
-    def submit(item: Any) -> Future:
-        future: Future = Future()
-        jobs.put((future, item))
-        return future
-
-    threads = [threading.Thread(target=work, args=(f,), name="stage helper", daemon=True) for f in functions]
-    for thread in threads:
-        thread.start()
-    try:
-        yield submit
-    finally:
-        over.set()
-        for _ in threads:
-            jobs.put(None)
-        for thread in threads:
-            thread.join(GRACE_S)
 
 
 @contextmanager

@@ -133,6 +133,7 @@ class Live:
         self._began_s = self._heard_s = self._told_s = None  # by the clock: first and last frame, what was last yielded
         self._failure: Exception | None = None
         self._changed, self._closed = threading.Condition(), threading.Event()
+        self._left = False  # the reading thread hangs
         self._wait = wait or self._closed.wait
         self._thread = threading.Thread(target=self._read, name=f"reader of {name}", daemon=True)
 
@@ -177,9 +178,12 @@ class Live:
     def close(self) -> None:
         """Stop, and wait for the reading thread."""
         self.stop()
+        if self._left:
+            return
         if self._thread.is_alive():
             self._thread.join(CLOSE_S)
-        if self._thread.is_alive():
+        self._left = self._thread.is_alive()
+        if self._left:
             _log.warning("%s hangs and is left behind", self.name)
 
     def _next(self) -> Frame | Stale | None:
@@ -199,7 +203,7 @@ class Live:
                         f"{self.name} gave nothing for {silent_s:.1f} seconds after {self._arrived} frames{why}: "
                         "check that it is on and can be reached"
                     ) from self._failure
-                left_s = max(self.give_up_s - silent_s, 0.01)
+                left_s = min(max(self.give_up_s - silent_s, 0.01), threading.TIMEOUT_MAX)
                 if self.tick_s is not None:
                     left_s = min(left_s, self._told_s + self.tick_s - now)
                     if left_s <= 0:

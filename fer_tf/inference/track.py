@@ -40,6 +40,7 @@ class Tracker:
         self._tracks = {
             "id": np.empty(0, np.int64),
             "score": np.empty(0, np.float32),  # the last one
+            "roll": np.empty(0, np.float32),  # the last one
             "seen_s": np.empty(0),
             "found": np.empty(0, np.int64),  # how often
             "place": np.empty((0, 4)),  # as in `_places`
@@ -57,13 +58,16 @@ class Tracker:
         tracks["place"][track] += gain[:, :1] * off
         tracks["velocity"][track] += gain[:, 1:] * off[:, :2]
         tracks["spread"][track] -= gain[:, :, None] * tracks["spread"][track, :1]
-        tracks["score"][track], tracks["seen_s"][track] = faces.score[face], self._time_s
+        roll = np.zeros(len(faces), np.float32) if faces.roll is None else faces.roll
+        tracks["score"][track], tracks["roll"][track] = faces.score[face], roll[face]
+        tracks["seen_s"][track] = self._time_s
         tracks["found"][track] += 1
 
         new = np.setdiff1d(np.arange(len(faces)), face)
         started = {
             "id": self._next + np.arange(len(new)),
             "score": faces.score[new],
+            "roll": roll[new],
             "seen_s": np.full(len(new), self._time_s),
             "found": np.ones(len(new), np.int64),
             "place": places[new],
@@ -79,8 +83,9 @@ class Tracker:
     def predict(self, faces: Faces) -> Faces:
         """Return a frame on which no detector ran with the tracks' boxes, as expected at its time; tracks stay as are.
 
-        Each has its `track_id` and its last score. Boxes are cut at the frame's edge. Left out are tracks whose centre
-        is not in the frame, that were not found for `coast_s`, or that were found but once and missed the next time.
+        Each has its `track_id`, its last score and its last roll. Boxes are cut at the frame's edge. Left out are
+        tracks whose centre is not in the frame, that were not found for `coast_s`, or that were found but once and
+        missed the next time.
         """
         if len(faces):
             raise ValueError(f"predict takes a frame without boxes, got {len(faces)}: give found faces to follow")
@@ -91,7 +96,8 @@ class Tracker:
         shown &= faces.time_s - tracks["seen_s"] <= self.coast_s
         shown &= (tracks["found"] > 1) | (tracks["seen_s"] == self._time_s)
         xyxy = np.clip(_boxes(places[shown]), 0, np.tile(size, 2)).astype(np.float32)
-        return faces.with_(xyxy=xyxy, score=tracks["score"][shown], track_id=tracks["id"][shown])
+        last = {"score": tracks["score"][shown], "roll": tracks["roll"][shown]}
+        return faces.with_(xyxy=xyxy, track_id=tracks["id"][shown], **last)
 
     def _advance(self, faces: Faces) -> None:
         """Move all tracks to the time of this frame, and end those missed for too long."""

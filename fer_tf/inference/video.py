@@ -40,8 +40,10 @@ from fer_tf.inference.track import Tracker, Windows
 
 BATCH = 8
 """Faces to classify in one call."""
-CHUNK, CHUNK_BYTES = 16, 64e6
-"""Frames of a file that a thread takes through all stages together, at most: so many, of so many bytes."""
+CHUNK, AHEAD_BYTES = 16, 256e6
+"""Frames of a file that a thread takes through all stages together, at most; and bytes of frames in all threads."""
+IN_FLIGHT = 3
+"""Frames of a live source between decoding and encoding: enough for every core, too few to grow old."""
 STALE_S = 0.5
 """Seconds without a new frame after which the last one is shown again, with its age."""
 
@@ -58,7 +60,7 @@ def infer_image(path_or_array: Path | str | np.ndarray, *, engine, detector: Det
         )
     image = path_or_array if isinstance(path_or_array, np.ndarray) else read_image(path_or_array)
     faces = _detected(Frame(0, 0.0, image), detector)
-    crops = crop_faces(image, faces.xyxy, image_size=engine.card.image_size, scale=detector.scale)
+    crops = crop_faces(image, faces.xyxy, image_size=engine.card.image_size, scale=detector.scale, roll=faces.roll)
     return faces.with_(logits=engine.logits(crops))
 
 
@@ -80,13 +82,13 @@ def stream(
     Close the iterator, or leave its loop, to stop.
     """
     choices = {"detect_every": detect_every, "classify_every": classify_every, "half_life_s": half_life_s}
-    stages, batches = _stages(source, engine, detector, batch, **choices)
+    stages, _ = _stages(source, engine, detector, batch, **choices)
     frames, ways, _ = _opened(source, workers=workers, limit=limit)
     finished = frames.finished if isinstance(frames, Live) else lambda: None
 
     def found() -> Iterator[Faces]:
         items = run(_marked(frames, detect_every), stages, times=times, **ways)
-        with _pools.kept_small(ways["workers"]), batches.open(), closing(items):
+        with _pools.kept_small(ways["workers"]), closing(items):
             for item in items:
                 finished()
                 yield item
@@ -220,7 +222,6 @@ def annotate_video(
     try:
         with interrupts_held(tell=getattr(read, "stop", None)) as interrupts, ExitStack() as stack:
             stack.enter_context(_pools.kept_small(ways["workers"]))
-            stack.enter_context(batches.open())
             rows = FaceTable(table, engine.card.emotions) if table else None
             if rows:
                 stack.callback(finish, rows)
@@ -229,29 +230,30 @@ def annotate_video(
                 rate = info.rate if info else Fraction(30)
                 writer = VideoWriter(output, rate=rate, audio_from=source if info else None)
                 stack.callback(finish, writer)
-            tick_s = STALE_S if on_frame and not info else None
-            items = run(_marked(read, detect_every), stages, times=times, tick_s=tick_s, **ways)
+            items = run(_marked(read, detect_every), stages, times=times, tick_s=STALE_S, **ways)
             stack.enter_context(closing(items))
             shown, shown_at, go_on = None, 0.0, None
             for item in items:
                 if item is not None:
                     found, image = item if drawn else (item, None)
-                    if drawn:
-                        with _stage("encode" if output else "show", times):
-                            if writer:
-                                writer.write(image, found.time_s)
-                            go_on, shown, shown_at = on_frame and on_frame(found, image), item, time.perf_counter()
+                    if writer:
+                        with _stage("encode", times):
+                            writer.write(image, found.time_s)
                     frames, faces = frames + 1, faces + len(found)
-                    latencies.append(time.perf_counter() - found.read_at)
-                    if isinstance(read, Live):
-                        read.finished()
                     if rows:
                         with _stage("table", times):
                             rows.write(found)
+                    if on_frame:
+                        with _stage("show", times):
+                            go_on, shown, shown_at = on_frame(found, image), item, time.perf_counter()
+                    latencies.append(time.perf_counter() - found.read_at)
+                    if isinstance(read, Live):
+                        read.finished()
                     if progress:
                         progress(frames)
-                elif shown:  # nothing new from a live source
-                    go_on = on_frame(shown[0], with_age(shown[1], time.perf_counter() - shown_at))
+                elif shown and not info:  # nothing new from a live source
+                    with _stage("show", times):
+                        go_on = on_frame(shown[0], with_age(shown[1], time.perf_counter() - shown_at))
                 if interrupts or go_on is False:
                     break
     except (StageError, OSError, KeyboardInterrupt) as error:  # OSError: the files could not be finished
@@ -298,7 +300,7 @@ def _stages(
     classify_every: int,
     half_life_s: float,
 ) -> tuple[list[Stage], Batches]:
-    """From `Frame` to classified `Faces`; each stage has its own state, for each may run in a thread of its own."""
+    """From `Frame` to classified `Faces`."""
     for name, given in (("batch", batch), ("detect_every", detect_every), ("classify_every", classify_every)):
         if given < 1:
             raise ValueError(f"{name} must be at least 1, got {given}")
@@ -310,7 +312,11 @@ def _stages(
     cut = _cutter(Windows(engine.card.window), scale=detectors[0].scale)
     batches = Batches(engine, size=batch, follow=follow, cut=cut, every=classify_every)
     return [
-        Stage("detect", [partial(map, partial(_looked_at, detector=one)) for one in detectors]),
+        Stage(
+            "detect",
+            [partial(map, partial(_looked_at, detector=one)) for one in detectors],
+            in_order=len(detectors) == 1,
+        ),
         Stage("crop", [batches.gather], in_order=True),
         Stage("infer", [batches.classify] * batches.requests, in_order=batches.requests == 1),
         Stage("smooth", [lambda frames: map(smoother.smooth, batches.finish(frames))], in_order=True),
@@ -321,14 +327,14 @@ def _cutter(windows: Windows, *, scale: float) -> Callable[[Faces, np.ndarray, n
     """Return what fills crops (m, ...) of some faces of a frame, as `Batches` asks for them."""
     if windows.window == 1:
         return lambda faces, places, out: crop_faces(
-            faces.image, faces.xyxy[places], image_size=out.shape[-2], scale=scale, out=out
+            faces.image, faces.xyxy[places], image_size=out.shape[-2], scale=scale, roll=faces.roll[places], out=out
         )
     frame, clips = None, None
 
     def cut(faces: Faces, places: np.ndarray, out: np.ndarray) -> None:
         nonlocal frame, clips
         if faces is not frame:  # a frame that goes on in another batch has its clips already
-            crops = crop_faces(faces.image, faces.xyxy, image_size=out.shape[-2], scale=scale)
+            crops = crop_faces(faces.image, faces.xyxy, image_size=out.shape[-2], scale=scale, roll=faces.roll)
             frame, clips = faces, windows.add(faces, crops)[1]
         out[:] = clips[places]
 
@@ -376,14 +382,14 @@ def _several(detector: Detector | Sequence[Detector]) -> list[Detector]:
 
 
 def _detected(frame: Frame, detector: Detector) -> Faces:
-    xyxy, score = detector(frame.image)
-    return _empty(frame).with_(xyxy=xyxy, score=score)
+    xyxy, score, roll = detector(frame.image)
+    return _empty(frame).with_(xyxy=xyxy, score=score, roll=roll)
 
 
 def _empty(frame: Frame) -> Faces:
     nothing = np.empty((0, 4), np.float32)
     about = {"frame_index": frame.index, "time_s": frame.time_s, "read_at": frame.read_at, "image": frame.image}
-    return Faces(**about, xyxy=nothing, score=nothing[:, 0])
+    return Faces(**about, xyxy=nothing, score=nothing[:, 0], roll=nothing[:, 0])
 
 
 def _marked(frames: Iterable[Frame], detect_every: int) -> Iterator[tuple[Frame, bool]]:
@@ -425,7 +431,7 @@ def _opened(
     ways = {"source_name": "decode", "workers": workers}
     if not is_live(source):
         frames, info = read_frames(source, limit=limit), probe(source)
-        fitting = int(CHUNK_BYTES / (3 * info.width * info.height))
+        fitting = int(AHEAD_BYTES / (3 * info.width * info.height) / (workers + 2))  # one waits, one is written
         return frames, ways | {"chunk": min(max(fitting, 1), CHUNK)}, info
     live = source if isinstance(source, Live) else open_live(source)
     if live.tick_s is not None:
@@ -434,8 +440,8 @@ def _opened(
         if limit < 1:
             raise ValueError(f"limit must be at least 1 frame, got {limit}")
         live.limit = limit
-    live.in_flight = live.in_flight or max(workers, 1)
-    ways |= {"stop": live.stop, "patience_s": max(PATIENCE_S, 2 * live.give_up_s)}
+    live.in_flight = live.in_flight or min(max(workers, 1), IN_FLIGHT)
+    ways |= {"stop": live.stop, "patience_s": min(max(PATIENCE_S, 2 * live.give_up_s), threading.TIMEOUT_MAX)}
     return live, ways, None
 
 

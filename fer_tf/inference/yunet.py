@@ -16,8 +16,8 @@ from fer_tf.inference.track import overlap
 STRIDES = (8, 16, 32)
 STEP = STRIDES[-1]
 """Pixels: the sides of what YuNet looks at are multiples of it."""
-HEADS = {"cls": 1, "obj": 1, "bbox": 4}
-"""What is used of each stride's outputs, and values per cell. The landmarks `kps` are cut off: nothing reads them."""
+HEADS = {"cls": 1, "obj": 1, "bbox": 4, "kps": 10}
+"""What is used of each stride's outputs, and values per cell."""
 MAX_IOU = 0.3
 TOP_K = 5000
 SIZES = 16
@@ -30,8 +30,8 @@ _compiling = threading.Lock()
 
 def yunet(
     file: Path | None = None, *, min_score: float = 0.6, threads: int = 1
-) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
-    """Return a function: uint8 RGB (height, width, 3), sides multiples of STEP -> boxes (n, 4) and scores (n,).
+) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Return a function: uint8 RGB (height, width, 3), sides multiples of STEP -> boxes, scores and rolls, as `decode`.
 
     Call it from one thread at a time; take another one for another thread, they share weights and compiled models.
 
@@ -61,21 +61,24 @@ def yunet(
         height, width = image.shape[:2]
         asked = request(height, width)
         asked.infer([np.ascontiguousarray(image)[None]], share_inputs=True)
-        cls, obj, bbox = (asked.get_output_tensor(i).data[0] for i in range(len(HEADS)))
-        xyxy, score = decode(cls[:, 0], obj[:, 0], bbox, cells(height, width), min_score=min_score)
+        cls, obj, bbox, kps = (asked.get_output_tensor(i).data[0] for i in range(len(HEADS)))
+        xyxy, score, roll = decode(cls[:, 0], obj[:, 0], bbox, kps, cells(height, width), min_score=min_score)
         kept = suppress(xyxy, score)
-        return xyxy[kept], score[kept]
+        return xyxy[kept], score[kept], roll[kept]
 
     return find
 
 
 def decode(
-    cls: np.ndarray, obj: np.ndarray, bbox: np.ndarray, cells: np.ndarray, *, min_score: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return boxes (n, 4), left, top, right, bottom in pixels, and scores (n,) of the cells that see a face.
+    cls: np.ndarray, obj: np.ndarray, bbox: np.ndarray, kps: np.ndarray, cells: np.ndarray, *, min_score: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return boxes (n, 4), left, top, right, bottom in pixels, scores (n,) and rolls (n,) of the cells that see a face.
+
+    A roll is the angle of the line through the eyes, in degrees, positive where the eye on the right is the lower one.
 
     cls, obj  float32 (cells,): class and objectness; the score is the root of their product, each clipped to 0..1
     bbox      float32 (cells, 4): the centre's offset from the cell in strides, and the logarithm of the size in strides
+    kps       float32 (cells, 10): x and y of five landmarks from the cell, in strides; the first two are the eyes
     cells     float32 (cells, 3), of `cells`
 
     Decodes as OpenCV's FaceDetectorYN does (modules/objdetect/src/face_detect.cpp).
@@ -85,7 +88,8 @@ def decode(
     corner, stride = cells[seen, :2], cells[seen, 2:]
     centre = (corner + bbox[seen, :2]) * stride
     half = np.exp(bbox[seen, 2:]) * stride / 2
-    return np.hstack([centre - half, centre + half]), score[seen]
+    right, down = (kps[seen, 2:4] - kps[seen, :2]).T  # from the person's right eye, which is on the left, to the other
+    return np.hstack([centre - half, centre + half]), score[seen], np.degrees(np.arctan2(down, right))
 
 
 @lru_cache(SIZES)
