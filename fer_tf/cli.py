@@ -316,6 +316,7 @@ def video(
     classify_every: Annotated[int, typer.Option(help="Classify a face that is followed on every n-th frame.")] = 1,
     half_life: Annotated[float, typer.Option(help="Seconds after which the past of a face counts half; 0: not.")] = 0.3,
     requests: Annotated[int | None, typer.Option(help="Detectors and model calls at once; cores, live 1.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Threads that carry frames; what fills the cores.")] = None,
     max_age: Annotated[float, typer.Option(help="Live: seconds that a frame may wait before it is dropped.")] = 0.2,
     threads: Annotated[int | None, typer.Option(help="Cores the model may use.")] = None,
     watch: Annotated[bool, typer.Option("--show", help="Show the frames in a window; q closes it.")] = False,
@@ -347,7 +348,7 @@ def video(
     engine = _engine(model, backend, threads, requests)
     choices = {"engine": engine, "detector": [load_detector(detector) for _ in range(requests)]}
     choices |= {"output": output, "table": table, "detect_every": detect_every, "classify_every": classify_every}
-    choices |= {"half_life_s": half_life}
+    choices |= {"half_life_s": half_life, "workers": workers}
     live, window = is_live(source), engine.card.window
     info = None if live else probe(source)
     given = open_live(source, max_age_s=max_age) if live else source

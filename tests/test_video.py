@@ -537,6 +537,61 @@ def test_what_cannot_go_through_the_stages_is_refused(engine):
     ):
         with pytest.raises(ValueError, match=words):
             stream(live, **choices, limit=limit)
+    with pytest.raises(ValueError, match="workers must be at least 0, got -1"):
+        stream(Live(pictures(1)), **choices, workers=-1)
+
+
+@pytest.mark.parametrize("workers", [3, 17])
+def test_frames_of_a_live_source_do_not_queue_inside_however_many_workers_there_are(workers, engine):
+    inside, most, lock = [0], [0], threading.Lock()
+
+    def find(image):
+        with lock:
+            inside[0] += 1
+            most[0] = max(most[0], inside[0])
+        return [[0, 0, 40, 40]], [1.0]
+
+    def on_frame(faces, image):
+        time.sleep(0.01)
+        with lock:
+            inside[0] -= 1
+
+    def opened():
+        while True:
+            time.sleep(0.001)
+            yield np.full((120, 160, 3), RED, np.uint8)
+
+    detectors = [Detector(name="counting", find=find, pixels=None, scale=1.0)] * workers
+    live = Live(opened, keep=2, limit=25)
+    annotate_video(live, engine=engine, detector=detectors, on_frame=on_frame, workers=workers)
+    assert most[0] <= 3 and live.dropped
+
+
+def test_a_watcher_that_fails_is_named_and_the_frame_it_saw_is_kept(clip, engine):
+    def on_frame(faces, image):
+        if faces.frame_index == 2:
+            raise OSError("the window is gone")
+
+    output = clip.with_name("out.mp4")
+    with pytest.raises(VideoError, match="show: the window is gone") as caught:
+        annotate_video(clip, engine=engine, detector=FINDER, output=output, on_frame=on_frame)
+    assert caught.value.summary.frames == probe(output).frames == 3
+
+
+def test_an_interrupt_ends_the_frame_in_hand_and_not_the_chunk(clip, engine):
+    seen = []
+
+    def find(image):
+        seen.append(1)
+        if len(seen) == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.1 if len(seen) > 2 else 0)
+        return [], []
+
+    slow = Detector(name="slow", find=find, pixels=None, scale=1.0)
+    with pytest.raises(VideoInterrupted):
+        annotate_video(clip, engine=engine, detector=slow, table=clip.with_name("faces.csv"), workers=1)
+    assert len(seen) < 16
 
 
 def test_runs_at_the_same_time_leave_opencv_its_threads(engine, clip):

@@ -428,6 +428,8 @@ def _opened(
     """Return the frames, how `run` takes them, and what is known of a file: a live source's come one by one."""
     if workers is None:  # one thread more than cores, as they wait for each other now and then
         workers = cores() + (not encodes)
+    if workers < 0:
+        raise ValueError(f"workers must be at least 0, got {workers}: 0 does everything in one thread")
     ways = {"source_name": "decode", "workers": workers}
     if not is_live(source):
         frames, info = read_frames(source, limit=limit), probe(source)
