@@ -1,5 +1,6 @@
 """The pipeline keeps order, loses nothing that was finished, raises once, and leaves no thread alive."""
 
+import math
 import random
 import signal
 import threading
@@ -8,7 +9,7 @@ from functools import partial
 
 import pytest
 
-from fer_tf.inference.pipeline import Stage, StageError, interrupts_held, run
+from fer_tf.inference.pipeline import Stage, StageError, _quota, interrupts_held, run
 
 pytestmark = pytest.mark.usefixtures("no_thread_is_left")
 
@@ -304,3 +305,25 @@ def test_a_hung_stage_is_named(where, tick_s):
 def test_refuses_what_cannot_work(stages, choices, words):
     with pytest.raises(ValueError, match=words):
         list(run([1], stages, **choices))
+
+
+@pytest.mark.parametrize(
+    ("limits", "cores"),
+    [
+        ({}, math.inf),
+        ({"": "max 100000"}, math.inf),
+        ({"": "150000 100000"}, 1.5),
+        ({"pod/box": "max 100000", "pod": "200000 100000"}, 2),
+        ({"pod/box": "50000 100000", "pod": "200000 100000"}, 0.5),
+        ({"": "nonsense"}, math.inf),
+    ],
+    ids=["no group", "no limit", "a container", "a limit above", "the least", "unreadable"],
+)
+def test_a_container_s_quota_counts(limits, cores, tmp_path):
+    own = tmp_path / "own"
+    own.write_text("1:name=x:/elsewhere\n0::/pod/box\n")
+    for name, text in limits.items():
+        (tmp_path / "group" / name).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "group" / name / "cpu.max").write_text(f"{text}\n")
+    assert _quota(tmp_path / "group", own) == cores
+    assert _quota(tmp_path / "none", tmp_path / "none") == math.inf

@@ -9,14 +9,16 @@ Whatever the reason to stop, it goes the same way: no worker takes another chunk
 is dropped, and what was finished before it arrives.
 """
 
+import math
 import os
 import signal
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 PATIENCE_S = 120.0
@@ -366,5 +368,20 @@ def interrupts_held(*, tell: Callable[[], object] | None = None) -> Iterator[lis
 
 
 def cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Return how many cores this process may use: those it may run on, or fewer where a container has a quota."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, math.ceil(min(allowed, _quota(Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")))))
+
+
+def _quota(root: Path, own: Path) -> float:
+    """Return the cores' worth of time that Linux's control groups (version 2) leave a process; inf without a limit."""
+    least = math.inf
+    with suppress(OSError, ValueError):  # there may be none, or those of version 1
+        lines = own.read_text().splitlines()
+        name = next((line[3:] for line in lines if line.startswith("0::")), "")
+        group = root / name.strip("/")
+        for folder in (group, *group.parents):
+            if folder.is_relative_to(root) and (folder / "cpu.max").is_file():
+                quota, period = (folder / "cpu.max").read_text().split()
+                least = least if quota == "max" else min(least, int(quota) / int(period))
+    return least
