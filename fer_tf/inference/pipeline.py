@@ -24,7 +24,7 @@ from typing import Any
 PATIENCE_S = 120.0
 GRACE_S = 10.0
 """An interrupt that comes so long after the first is not held back any more: something hangs."""
-KEPT = 100_000
+KEPT = 10_000
 """Items, the last ones, whose times are kept one by one."""
 
 
