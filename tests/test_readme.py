@@ -212,8 +212,8 @@ def video() -> str:
             "",
             f"The package `fer` {peer['version']} goes through that clip at {peer['frames_per_s']:.0f} frames/s, and "
             "writes nothing. Played live at",
-            f"{live['arriving_per_s']:g} frames/s, {live['dropped']} of {live['frames']} were dropped; from a frame's "
-            f"arrival until it is drawn p50 {live['latency_ms']['p50']:.0f} ms, p95 {live['latency_ms']['p95']:.0f} ms.",
+            f"{live['arriving_per_s']:g} frames/s, {live['dropped']} of {live['frames']} were dropped; from "
+            f"arrival to drawn p50 {live['latency_ms']['p50']:.0f} ms, p95 {live['latency_ms']['p95']:.0f} ms.",
             f"Over {soak['minutes']:g} minutes of video ({soak['frames']:,} frames) a frame took {first:.2f} ms in the "
             f"first third and {last:.2f} ms in the last,",
             f"and memory moved within {soak['memory_mb_largest_minus_smallest']:.0f} MB.",
