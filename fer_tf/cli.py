@@ -35,6 +35,7 @@ Detector = Annotated[
 ]
 Dataset = Annotated[str, typer.Option(help="drawn, fer2013, ferplus, or the path of a CSV or a folder.")]
 Limit = Annotated[int | None, typer.Option(help="At most so many images per split.")]
+MOST_REQUESTS = 64  # each has a detector of its own
 LABELS = "auto, fer2013, fer2013-votes, ferplus-majority, ferplus-argmax or ferplus-distribution"
 RECIPES = sorted(path.stem for path in (Path(__file__).parent / "training" / "recipes").glob("*.toml"))
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs to read.")]
@@ -341,7 +342,8 @@ def video(
         raise ValueError(f"a timeline is written as .png, got {timeline.name}")
     for path in filter(None, (timeline, summary_file)):
         check_writable(path)
-        if path.resolve() in {Path(other).resolve() for other in (source, output, table) if other}:
+        others = [source, output, table, summary_file if path is timeline else timeline]
+        if path.resolve() in {Path(other).resolve() for other in others if other}:
             raise ValueError(f"{path} is named twice: give every file a name of its own")
     _check_requests(requests)
     requests = requests or (1 if is_live(source) else cores())
@@ -407,11 +409,13 @@ def bench(
 
     if limit < 1:
         raise ValueError(f"--limit must be at least 1 frame, got {limit}")
-    if not live >= 0:
-        raise ValueError(f"--live must be 0 seconds or more, got {live}")
+    if not 0 <= live <= 3600:
+        raise ValueError(f"--live must be 0 to 3600 seconds, got {live}")
     _check_requests(requests)
     if output:
         check_writable(output)
+        if clip and output.resolve() == clip.resolve():
+            raise ValueError(f"{output} is the clip itself: name another file for the result")
     choices = {"backends": backend} if backend else {}
     detectors = [load_detector(detector) for _ in range(requests or cores())]
     choices |= {"detectors": detectors, "batch": batch, "limit": limit, "live_s": live, "output": output}
@@ -541,8 +545,8 @@ def _beside(summary, *, timeline: Path | None, summary_file: Path | None) -> lis
 
 
 def _check_requests(requests: int | None) -> None:
-    if requests is not None and requests < 1:
-        raise ValueError(f"--requests must be at least 1, got {requests}")
+    if requests is not None and not 1 <= requests <= MOST_REQUESTS:
+        raise ValueError(f"--requests must be at least 1 and at most {MOST_REQUESTS}, got {requests}")
 
 
 def _hint(detector: str, *, nothing: bool) -> None:

@@ -1,12 +1,10 @@
 """Files that appear whole or not at all: they grow beside their place under another name, and are moved when done."""
 
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import count
 from pathlib import Path
-
-_NUMBERS = count()
 
 
 def make_folder(path: Path) -> None:
@@ -26,8 +24,8 @@ def check_writable(path: Path) -> None:
 
 
 def partial_path(path: Path) -> Path:
-    """Return where a file grows until it is whole: a new name at every call, in every process."""
-    return path.with_name(f".{os.getpid()}-{next(_NUMBERS)}.partial")
+    """Return where a file grows until it is whole: a new name at every call, in every process of every container."""
+    return path.with_name(f".{secrets.token_hex(8)}.partial")
 
 
 def write_atomically(path: Path, content: bytes) -> None:

@@ -225,6 +225,13 @@ def damaged(tmp_path: Path) -> None:
         (["image", "good.png", "--model", KERAS, "--backend", "cpu"], "takes no --backend"),
         (["video", "none.mp4", "--output", "o.mp4"], "no clip at none.mp4"),
         (["video", "text.jpg", "--output", "o.mp4"], "text.jpg cannot be decoded"),
+        (["video", "a.mp4", "--table", "t.csv", "--timeline", "b.png", "--summary", "b.png"], "b.png is named twice"),
+        (
+            ["video", "a.mp4", "--table", "t.csv", "--requests", "100000"],
+            "--requests must be at least 1 and at most 64",
+        ),
+        (["bench", "text.jpg", "--output", "text.jpg"], "text.jpg is the clip itself"),
+        (["bench", "text.jpg", "--live", "inf"], "--live must be 0 to 3600 seconds, got inf"),
         (["evaluate", "lenet", "--dataset", "none"], "no data set 'none'"),
         (["evaluate", "lenet", "--dataset", "bad.csv"], "bad.csv"),
         (["evaluate", "lenet", "--dataset", "empty"], "empty"),

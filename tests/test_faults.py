@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -252,3 +253,53 @@ def test_the_command_line_finishes_its_files_when_it_is_stopped(name, engine, tm
         ends = [frame.time + frame.samples / frame.rate for frame in container.decode(audio=0)]
     assert ends[-1] == pytest.approx(frames / NTSC, abs=0.05)
     assert sorted(path.name for path in folder.iterdir()) == ["faces.csv", "out.mp4"]
+
+
+def test_times_that_give_no_even_rate_can_be_written(engine, tmp_path):
+    """A phone's clip: its clock ticks 90,000 times a second, and no two frames lie alike."""
+    clip, chance = tmp_path / "12:30:05.mp4", np.random.default_rng(0)
+    with av.open(f"file:{clip}", "w", format="mp4") as container:
+        track = container.add_stream("libx264", rate=30, width=64, height=48, pix_fmt="yuv420p")
+        track.codec_context.time_base = track.time_base = Fraction(1, 90_000)
+        ticks = 0
+        for _ in range(301):
+            frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), 99, np.uint8), format="rgb24")
+            frame.pts, frame.time_base = ticks, Fraction(1, 90_000)
+            container.mux(track.encode(frame))
+            ticks += int(chance.integers(2700, 3300))
+        container.mux(track.encode())
+    (tmp_path / "c:d").mkdir()
+    output, rows = tmp_path / "c:d" / "out.mp4", tmp_path / "c:d" / "faces.parquet"
+    summary = annotate_video(clip, engine=engine, detector=load_detector("full"), output=output, table=rows)
+    assert summary.frames == probe(output).frames == len(read_table(rows)) == 301
+
+
+def test_faces_are_shown_from_one_detection_to_the_next_however_far_they_lie(engine, tmp_path):
+    clip = write_video(tmp_path / "slow.mp4", [np.full((48, 64, 3), 99, np.uint8)] * 40, fps=8)
+    full = load_detector("full")
+    assert [len(faces) for faces in stream(clip, engine=engine, detector=full, detect_every=10)] == [1] * 40
+
+
+COLD = """
+import sys
+import numpy as np
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+from fer_tf.inference.detect import load_detector
+
+detectors, met = [load_detector(sys.argv[1]) for _ in range(4)], Barrier(4)
+
+def first_call(detector):
+    met.wait()
+    return detector(np.zeros((96, 96, 3), np.uint8))
+
+with ThreadPoolExecutor(4) as pool:
+    list(pool.map(first_call, detectors))
+"""
+
+
+def test_the_first_calls_of_yunet_may_come_together(shared_data):
+    """A process each, as only the first calls of all waited for each other."""
+    file = shared_data / "yunet" / "face_detection_yunet_2023mar.onnx"
+    for _ in range(3):
+        subprocess.run([sys.executable, "-c", COLD, file], check=True, timeout=60)

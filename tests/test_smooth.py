@@ -125,3 +125,8 @@ def test_needs_tracked_and_classified_faces(missing, message):
 def test_senseless_settings_are_refused(name, value):
     with pytest.raises(ValueError, match=f"{name} must be 0 or more, got {value}"):
         Smoother(**{name: value})
+
+
+def test_a_half_life_without_end_is_refused():
+    with pytest.raises(ValueError, match="half_life_s must be finite, got inf"):
+        Smoother(half_life_s=np.inf)

@@ -110,8 +110,9 @@ def test_says_why_a_camera_cannot_be_opened_and_silences_opencv(there, words, mo
 
 
 def test_a_number_that_no_camera_has_is_refused_before_work(engine, tmp_path):
-    with pytest.raises(ValueError, match=f"expected a camera's number, 0 for the first, got {'9' * 20}"):
-        annotate_video("9" * 20, engine=engine, detector=BLIND, output=tmp_path / "out.mp4")
+    for number in ("9" * 20, -1):
+        with pytest.raises(ValueError, match=f"expected a camera's number, 0 for the first, got {number}"):
+            annotate_video(number, engine=engine, detector=BLIND, output=tmp_path / "out.mp4")
     assert not list(tmp_path.iterdir())
 
 

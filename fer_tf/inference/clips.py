@@ -112,7 +112,7 @@ class VideoWriter:
 
         self.path, self.rate, self.audio_from = path, rate, audio_from
         self.partial = partial_path(path)
-        self.container = av.open(str(self.partial), "w", format="mp4", options={"movflags": "faststart"})
+        self.container = av.open(f"file:{self.partial}", "w", format="mp4", options={"movflags": "faststart"})
         self.stream = self.sound = None
 
     def write(self, image: np.ndarray, time_s: float) -> None:
@@ -204,7 +204,7 @@ def _open(path: Path):
     if not path.is_file():
         raise ValueError(f"{path} is a device, a pipe or a socket: name a video file, or a camera by its number")
     try:
-        container = av.open(str(path))
+        container = av.open(f"file:{path}")  # or what stands before a colon would be a protocol
     except av.FFmpegError as error:
         raise ValueError(f"{path} is no video, or not a whole one ({error.strerror}): name a clip") from error
     if not container.streams.video:
@@ -266,7 +266,8 @@ def _last_byte(path: Path) -> bytes:
 
 def _rate(stream) -> Fraction:
     rate = stream.guessed_rate or stream.average_rate
-    return Fraction(rate) if rate and rate <= 1000 else Fraction(30)
+    # Where libav works a rate out from uneven times it is a fraction of large numbers, of which an mp4 has no room for.
+    return Fraction(rate).limit_denominator(1001) if rate and rate <= 1000 else Fraction(30)
 
 
 def _stated_s(container, stream) -> float | None:

@@ -15,6 +15,8 @@ from fer_tf.card import METADATA_KEY, ModelCard, describe_file
 from fer_tf.faces import LUMA, check_crops
 
 PROVIDERS = {"openvino-provider": "OpenVINOExecutionProvider", "cpu": "CPUExecutionProvider"}
+MOST = 1024
+"""Threads or requests at most: no machine has use for more, and a runtime would try."""
 BACKENDS = (*PROVIDERS, "openvino")
 """What `load_engine` takes as backend, beside any other ONNX Runtime provider's own name."""
 
@@ -93,10 +95,10 @@ def load_engine(
     backend that is not there or does not run the whole model.
     """
     path = resolve_model(path_or_name)
-    if threads is not None and threads < 1:
-        raise ValueError(f"threads must be at least 1, got {threads}: leave it out to let the runtime choose")
-    if requests < 1:
-        raise ValueError(f"requests must be at least 1, got {requests}")
+    if threads is not None and not 1 <= threads <= MOST:
+        raise ValueError(f"threads must be at least 1 and at most {MOST}, got {threads}: None has the runtime choose")
+    if not 1 <= requests <= MOST:
+        raise ValueError(f"requests must be at least 1 and at most {MOST}, got {requests}")
     loaded = (_openvino if backend == "openvino" else _onnxruntime)(path, backend, threads, requests)
     if card is None:
         card = _card_beside(path) if loaded.card_json is None else _card_inside(path, loaded.card_json)
@@ -250,6 +252,7 @@ def openvino_core():
     """
     import openvino
 
+    openvino.Type.u8.to_dtype()  # sets up a table on first use, where two threads would wait for each other
     return openvino.Core()
 
 

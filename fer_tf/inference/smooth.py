@@ -25,8 +25,8 @@ class Smoother:
         self, *, half_life_s: float = HALF_LIFE_S, hysteresis: float = HYSTERESIS, patience_s: float = PATIENCE_S
     ):
         for name, value in (("half_life_s", half_life_s), ("hysteresis", hysteresis), ("patience_s", patience_s)):
-            if not value >= 0:
-                raise ValueError(f"{name} must be 0 or more, got {value}")
+            if not 0 <= value < np.inf:
+                raise ValueError(f"{name} must be {'finite' if value == np.inf else '0 or more'}, got {value}")
         self.half_life_s, self.hysteresis, self.patience_s = half_life_s, hysteresis, patience_s
         self._kept: dict[int, tuple[float, np.ndarray, int]] = {}  # track -> time, smoothed, label when last seen
 

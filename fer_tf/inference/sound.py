@@ -18,7 +18,7 @@ def open_sound(source: Path | str, container, *, start_s: float) -> "Sound | Non
     import av
 
     try:
-        with av.open(str(source)) as clip:
+        with av.open(f"file:{source}") as clip:
             if not clip.streams.audio:
                 return None
             first = next(clip.decode(video=0), None) if clip.streams.video else None
@@ -43,7 +43,7 @@ class Sound:
 
         self.source, self.target, self.start_s = source, container, start_s
         self.ready, self.lost = None, 0
-        self.input = av.open(str(source))
+        self.input = av.open(f"file:{source}")
         try:
             track = self.input.streams.best("audio")
             self.pieces = self._pieces(track)

@@ -69,7 +69,7 @@ def open_live(source: Path | str | int, **choices) -> "Live":
     """
     scheme, device = _scheme(source), str(source).startswith("/dev/video")
     if is_camera(source):
-        if int(source) > LAST_CAMERA:
+        if not 0 <= int(source) <= LAST_CAMERA:
             raise ValueError(f"expected a camera's number, 0 for the first, got {source}")
         return Live(partial(_camera, int(source)), name=f"camera {source}", **choices)
     if scheme not in SCHEMES and not device:

@@ -106,7 +106,8 @@ class _Parquet:
 
         kinds = {int: pyarrow.int64(), float: pyarrow.float64(), str: pyarrow.string()}
         self.schema = pyarrow.schema([(name, kinds[kind]) for name, kind in types.items()])
-        self.writer = parquet.ParquetWriter(path, self.schema)
+        self.file = pyarrow.OSFile(str(path), "wb")  # a path with a colon would be an address
+        self.writer = parquet.ParquetWriter(self.file, self.schema)
 
     def write(self, rows: list[tuple]) -> None:
         import pyarrow
@@ -115,7 +116,8 @@ class _Parquet:
         self.writer.write_batch(pyarrow.RecordBatch.from_pydict(columns, schema=self.schema))
 
     def close(self) -> None:
-        self.writer.close()
+        with self.file:
+            self.writer.close()
 
 
 FORMATS = {".csv": _Csv, ".parquet": _Parquet, ".jsonl": _JsonLines}

@@ -36,7 +36,8 @@ from fer_tf.inference.pipeline import (
 from fer_tf.inference.smooth import HALF_LIFE_S, Smoother
 from fer_tf.inference.sources import Live, is_live, open_live
 from fer_tf.inference.table import FORMATS, FaceTable
-from fer_tf.inference.track import Tracker, Windows
+from fer_tf.inference.track import COAST_S, Tracker, Windows
+from fer_tf.inference.track import PATIENCE_S as PATIENT_S
 
 BATCH = 8
 """Faces to classify in one call."""
@@ -44,6 +45,10 @@ CHUNK, AHEAD_BYTES = 16, 256e6
 """Frames of a file that a thread takes through all stages together, at most; and bytes of frames in all threads."""
 IN_FLIGHT = 3
 """Frames of a live source between decoding and encoding: enough for every core, too few to grow old."""
+LIVE_RATE = Fraction(30)
+"""Frames per second that a live source is taken to have."""
+MOST_FACES = 4096
+"""In a model call, at most."""
 STALE_S = 0.5
 """Seconds without a new frame after which the last one is shown again, with its age."""
 
@@ -82,8 +87,8 @@ def stream(
     Close the iterator, or leave its loop, to stop.
     """
     choices = {"detect_every": detect_every, "classify_every": classify_every, "half_life_s": half_life_s}
-    stages, _ = _stages(source, engine, detector, batch, **choices)
-    frames, ways, _ = _opened(source, workers=workers, limit=limit)
+    frames, ways, info = _opened(source, workers=workers, limit=limit)
+    stages, _ = _stages(source, engine, detector, batch, rate=info.rate if info else LIVE_RATE, **choices)
     finished = frames.finished if isinstance(frames, Live) else lambda: None
 
     def found() -> Iterator[Faces]:
@@ -205,7 +210,8 @@ def annotate_video(
     if info and output:
         check_size(info.width, info.height)
     choices = {"detect_every": detect_every, "classify_every": classify_every, "half_life_s": half_life_s}
-    stages, batches = _stages(source, engine, detector, batch, **choices)
+    rate = info.rate if info else LIVE_RATE
+    stages, batches = _stages(source, engine, detector, batch, rate=rate, **choices)
     drawn = bool(output or on_frame)
     if drawn:
         stages.append(_each("draw", lambda found: (found, draw(found, engine.card.emotions)), at_once=ways["workers"]))
@@ -227,7 +233,6 @@ def annotate_video(
                 stack.callback(finish, rows)
             writer = None
             if output:
-                rate = info.rate if info else Fraction(30)
                 writer = VideoWriter(output, rate=rate, audio_from=source if info else None)
                 stack.callback(finish, writer)
             items = run(_marked(read, detect_every), stages, times=times, tick_s=STALE_S, **ways)
@@ -259,7 +264,7 @@ def annotate_video(
     except (StageError, OSError, KeyboardInterrupt) as error:  # OSError: the files could not be finished
         failure = error
     summary = VideoSummary(
-        source=str(source),
+        source=str(read) if isinstance(read, Live) else str(source),  # a stream's name has no password
         frames=frames,
         faces=faces,
         seconds=time.perf_counter() - started,
@@ -287,7 +292,7 @@ def annotate_video(
     for lost in (path for path in (output, table) if path and frames and path not in kept):
         where += f"; {lost} could not be finished"
     problem = VideoInterrupted if isinstance(failure, KeyboardInterrupt) else VideoError
-    raise problem(f"{source} stopped after {frames} frames{why}{where}", summary) from failure
+    raise problem(f"{summary.source} stopped after {frames} frames{why}{where}", summary) from failure
 
 
 def _stages(
@@ -296,6 +301,7 @@ def _stages(
     detector: Detector | Sequence[Detector],
     batch: int,
     *,
+    rate: Fraction,
     detect_every: int,
     classify_every: int,
     half_life_s: float,
@@ -304,7 +310,11 @@ def _stages(
     for name, given in (("batch", batch), ("detect_every", detect_every), ("classify_every", classify_every)):
         if given < 1:
             raise ValueError(f"{name} must be at least 1, got {given}")
-    detectors, tracker, smoother = _several(detector), Tracker(), Smoother(half_life_s=half_life_s)
+    if batch > MOST_FACES:
+        raise ValueError(f"batch must be at most {MOST_FACES} faces, got {batch}")
+    between_s = 1.5 * detect_every / float(rate)  # whoever was found is shown until the next look, at least
+    tracker = Tracker(coast_s=max(COAST_S, between_s), patience_s=max(PATIENT_S, 2 * between_s))
+    detectors, smoother = _several(detector), Smoother(half_life_s=half_life_s)
 
     def follow(found: Faces | Frame) -> Faces:
         return tracker.follow(found) if isinstance(found, Faces) else tracker.predict(_empty(found))

@@ -46,6 +46,7 @@ def yunet(
         raise FileNotFoundError(f"YuNet's model is not at {file}: run `fer-tf download yunet`, or name the file")
     if threads < 1:
         raise ValueError(f"threads must be at least 1, got {threads}: one core is enough for a small image")
+    openvino_core()
     onnx = file.read_bytes()  # the key of what is shared: a file that was replaced is read anew
     try:
         _network(onnx)
