@@ -163,7 +163,7 @@ def test_says_which_models_there_are(given, error, words, tmp_path, monkeypatch)
 
 
 def test_threads_must_be_positive(model):
-    with pytest.raises(ValueError, match="threads must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="threads must be at least 1 and at most 1024, got 0"):
         load_engine(model, threads=0)
 
 
@@ -213,7 +213,7 @@ def test_several_calls_at_once_are_those_one_by_one(backend):
 
 
 def test_at_least_one_call():
-    with pytest.raises(ValueError, match="requests must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="requests must be at least 1 and at most 1024, got 0"):
         load_engine("lenet", requests=0)
 
 
