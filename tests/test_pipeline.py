@@ -150,6 +150,11 @@ def test_an_interrupt_passes_through_without_workers():
             list(run(source, stages, workers=0))
 
 
+def test_an_interrupt_in_a_worker_is_a_failure_and_no_hang():
+    with pytest.raises(StageError, match="odd: KeyboardInterrupt"):
+        list(run(range(9), [each("odd", failing(3, KeyboardInterrupt()))], workers=2))
+
+
 def test_what_is_no_exception_stops_it_too(workers):
     with pytest.raises(StageError, match="odd: SystemExit"):
         list(run(range(9), [each("odd", failing(3, SystemExit()))], workers=workers))

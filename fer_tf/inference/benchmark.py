@@ -48,11 +48,12 @@ class Rung(NamedTuple):
 
 
 NAIVE = "naive loop"
+WITH_TRACKER = Rung("tracked", several=True, every=TRACKED)
 RUNGS = (
     Rung("batched", threaded=False),
     Rung("threaded"),
     Rung("several requests", several=True),
-    Rung("tracked", several=True, every=TRACKED),
+    WITH_TRACKER,
     Rung("table alone", several=True, drawn=False),
     Rung("table alone, tracked", several=True, every=TRACKED, drawn=False),
 )
@@ -73,9 +74,9 @@ def ladder(
     """Annotate the clip on every rung and backend, and return JSON values.
 
     The naive loop is what most scripts do; then the pipeline in one thread with batches, with threads, with several
-    detectors and calls at once, and with the tracker between detections. Where the model has an INT8 file, the last of
-    these runs once more with that. Every rung decodes, detects, crops, classifies, draws and encodes the same frames,
-    after a warm-up on the first few.
+    detectors and calls at once, and with the tracker between detections; the last two for the table alone, too.
+    Where the model has FP16 or INT8 files, the tracked rung runs with them, too. Every rung decodes, detects, crops,
+    classifies, draws and encodes the same frames, or writes their table, after a warm-up on the first few.
 
     model      as in `load_engine`
     detectors  alike, as many as may look at the same time
@@ -114,12 +115,9 @@ def ladder(
     }
     steps = [(NAIVE, model), *((rung, model) for rung in RUNGS)]
     for precision in ("fp16", "int8"):
-        other, tracked = (
-            model.with_name(f"model-{precision}.onnx"),
-            next(rung for rung in RUNGS if rung.name == "tracked"),
-        )
+        other = model.with_name(f"model-{precision}.onnx")
         if model.name == "model.onnx" and other.is_file():
-            steps.append((tracked._replace(name=f"{tracked.name}, {precision.upper()}"), other))
+            steps.append((WITH_TRACKER._replace(name=f"{WITH_TRACKER.name}, {precision.upper()}"), other))
     for backend, path in {(backend, path) for backend in backends for _, path in steps}:
         if load_engine(path, backend=backend).card.window > 1:
             raise ValueError(f"{model} takes clips: the ladder times models for pictures")

@@ -180,6 +180,7 @@ class _Crew:
             while chunk := self.take():
                 for station in self.stations:
                     self.do(chunk, station)
+                del self.places[chunk.number]
                 yield from chunk.items
                 if chunk.failure:
                     raise chunk.failure
@@ -240,8 +241,6 @@ class _Crew:
                         chunk.last = True
                     else:
                         chunk.items.append(item)
-            except KeyboardInterrupt:  # without workers
-                raise
             except BaseException as error:  # also what is no Exception: it is not the end of the source
                 self.fail(chunk, self.name, error)
             with self.lock:
@@ -271,8 +270,6 @@ class _Crew:
             else:
                 if len(chunk.items) < len(items):
                     raise RuntimeError(f"gave {len(chunk.items)} of {len(items)} items")
-        except KeyboardInterrupt:
-            raise
         except BaseException as error:
             self.fail(chunk, station.stage.name, error)
         with self.lock:
@@ -282,6 +279,8 @@ class _Crew:
             station.changed.notify_all()
 
     def fail(self, chunk: _Chunk, name: str, error: BaseException) -> None:
+        if isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
+            raise error  # without workers: somebody wants the program to end
         chunk.failure, chunk.last = StageError(name, error), True  # before that of an earlier stage, as to its items
         with self.lock:
             self.failed = chunk.number if self.failed is None else min(self.failed, chunk.number)

@@ -37,7 +37,7 @@ from fer_tf.inference.smooth import HALF_LIFE_S, Smoother
 from fer_tf.inference.sources import Live, is_live, open_live
 from fer_tf.inference.table import FORMATS, FaceTable
 from fer_tf.inference.track import COAST_S, Tracker, Windows
-from fer_tf.inference.track import PATIENCE_S as PATIENT_S
+from fer_tf.inference.track import PATIENCE_S as TRACK_PATIENCE_S
 
 BATCH = 8
 """Faces to classify in one call."""
@@ -313,7 +313,7 @@ def _stages(
     if batch > MOST_FACES:
         raise ValueError(f"batch must be at most {MOST_FACES} faces, got {batch}")
     between_s = 1.5 * detect_every / float(rate)  # whoever was found is shown until the next look, at least
-    tracker = Tracker(coast_s=max(COAST_S, between_s), patience_s=max(PATIENT_S, 2 * between_s))
+    tracker = Tracker(coast_s=max(COAST_S, between_s), patience_s=max(TRACK_PATIENCE_S, 2 * between_s))
     detectors, smoother = _several(detector), Smoother(half_life_s=half_life_s)
 
     def follow(found: Faces | Frame) -> Faces:
