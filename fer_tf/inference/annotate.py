@@ -15,6 +15,9 @@ PAPER, INK, TRACK = (18, 20, 26), (255, 255, 255), (46, 49, 56)  # the darkest e
 PAPER_OPACITY = 0.84
 ON_FACE = 0.15
 """The share of its own face that a panel may hide."""
+QUARTER = np.linspace(0, np.pi / 2, 6)
+ROUND = np.concatenate([np.stack([np.cos(a), np.sin(a)], axis=1) for a in (QUARTER + k * np.pi / 2 for k in range(4))])
+"""A circle of radius 1, (24, 2), a quarter at a time, beginning at the lower right."""
 
 
 def draw(faces: Faces, emotions: tuple[str, ...]) -> np.ndarray:
@@ -54,7 +57,7 @@ def with_age(image: np.ndarray, age_s: float) -> np.ndarray:
     note = f"no new frame for {age_s:.0f} s"
     width = _text(note, line).shape[1] + line
     view = image[-2 * line :, :width]
-    _blend(view, PAPER, np.full(view.shape[:2], int(128 * PAPER_OPACITY), np.int16))
+    _blend(view, PAPER, np.full(view.shape, int(128 * PAPER_OPACITY), np.int16))
     _write(view, note, "", INK, line, line // 2)
     return image
 
@@ -158,18 +161,14 @@ class _Style(NamedTuple):
 
 def _draw_box(image: np.ndarray, box: np.ndarray, colour: tuple, thickness: int) -> None:
     """A rounded frame in the emotion's colour, with a dark edge to stand out unless the face is too small for one."""
-    left, top, right, bottom = (int(v) for v in box)
+    left, top, right, bottom = box.tolist()
     side = min(right - left, bottom - top)
     radius, thickness = max(1, side // 12), max(1, min(thickness, side // 14))
-    arcs = [(left, top, 180), (right, top, 270), (right, bottom, 0), (left, bottom, 90)]
+    x, y = (right - radius, left + radius), (bottom - radius, top + radius)
+    centres = np.repeat([(x[0], y[0]), (x[1], y[0]), (x[1], y[1]), (x[0], y[1])], len(QUARTER), axis=0)
+    outline = np.round(16 * (centres + radius * ROUND)).astype(np.int32)  # sixteenths of a pixel
     for ink, width in ((PAPER, thickness + 2), (colour, thickness)) if side >= 40 else ((colour, thickness),):
-        for x, y, angle in arcs:
-            centre = (x + radius if x == left else x - radius, y + radius if y == top else y - radius)
-            cv2.ellipse(image, centre, (radius, radius), angle, 0, 90, ink, width, cv2.LINE_AA)
-        for x in (left, right):
-            cv2.line(image, (x, top + radius), (x, bottom - radius), ink, width, cv2.LINE_AA)
-        for y in (top, bottom):
-            cv2.line(image, (left + radius, y), (right - radius, y), ink, width, cv2.LINE_AA)
+        cv2.polylines(image, [outline], True, ink, width, cv2.LINE_AA, shift=4)
 
 
 def _draw_panel(view: np.ndarray, top: list[tuple[str, float]], style: _Style, *, mark: str) -> None:
@@ -200,31 +199,32 @@ def _write(view: np.ndarray, left: str, right: str, ink: tuple, line: int, margi
 
 
 def _blend(view: np.ndarray, colour: tuple, alpha: np.ndarray) -> None:
-    """Lay a colour over a view of the frame; alpha int16 (height, width) 0..128 and the view are cut to each other."""
+    """Lay a colour over a view of the frame; alpha int16 (height, width, 3) 0..128 and the view are cut to each other."""
     alpha = alpha[: view.shape[0], : view.shape[1]]
-    for k in range(3):
-        channel = view[: alpha.shape[0], : alpha.shape[1], k]
-        channel += (((colour[k] - channel.astype(np.int16)) * alpha) >> 7).astype(np.uint8)  # wraps: subtracts, too
+    view = view[: alpha.shape[0], : alpha.shape[1]]
+    if alpha.size:
+        change = cv2.multiply(cv2.subtract((*colour, 0), view, dtype=cv2.CV_16S), alpha, scale=1 / 128)
+        cv2.add(view, change, dst=view, dtype=cv2.CV_8U)
 
 
 @lru_cache(maxsize=2048)
 def _text(text: str, line: int) -> np.ndarray:
-    """Return a text's coverage, int16 (line, width) 0..128, in the typeface that Pillow carries."""
+    """Return a text's coverage, int16 (line, width, 3) 0..128, in the typeface that Pillow carries."""
     from PIL import Image, ImageDraw, ImageFont
 
     font = ImageFont.load_default(size=0.86 * line)
     image = Image.new("L", (int(np.ceil(font.getlength(text))), line))
     ImageDraw.Draw(image).text((0, round(0.76 * line)), text, fill=128, font=font, anchor="ls")
-    return np.asarray(image, np.int16)
+    return np.stack([np.asarray(image, np.int16)] * 3, axis=2)
 
 
 @lru_cache(maxsize=512)
 def _rounded(width: int, height: int, radius: int, opacity: float = 1.0) -> np.ndarray:
-    """Return the coverage of a rectangle with round corners, int16 (height, width) 0..128."""
+    """Return the coverage of a rectangle with round corners, int16 (height, width, 3) 0..128."""
     x = np.abs(np.arange(width) + 0.5 - width / 2)[None] - (width / 2 - radius)
     y = np.abs(np.arange(height) + 0.5 - height / 2)[:, None] - (height / 2 - radius)
     outside = np.hypot(np.maximum(x, 0), np.maximum(y, 0)) + np.minimum(np.maximum(x, y), 0) - radius
-    return (np.clip(0.5 - outside, 0, 1) * 128 * opacity).astype(np.int16)
+    return np.stack([(np.clip(0.5 - outside, 0, 1) * 128 * opacity).astype(np.int16)] * 3, axis=2)
 
 
 def _colour(emotion: str) -> tuple[int, int, int]:
