@@ -353,6 +353,8 @@ def video(
     choices |= {"half_life_s": half_life, "workers": workers}
     live, window = is_live(source), engine.card.window
     info = None if live else probe(source)
+    if not max_age > 0:
+        raise ValueError(f"--max-age must be above 0 seconds, got {max_age}")
     given = open_live(source, max_age_s=max_age) if live else source
     if info and window > 1:
         span = f"{window} frames, here {window / float(info.rate):.1f} s"

@@ -66,6 +66,7 @@ def test_the_naive_loop_annotates_what_the_pipeline_does(clip, engine, tmp_path)
     [
         ({"limit": 0}, ValueError, "limit must be at least 1, got 0"),
         ({"batch": 0}, ValueError, "batch must be at least 1, got 0"),
+        ({"batch": 10**9}, ValueError, "batch must be at most 4096 faces, got 1000000000"),
         ({"model": "model.keras"}, ValueError, "expected an .onnx file, got model.keras: .*`fer-tf export`"),
         ({"clip": "none.mp4"}, FileNotFoundError, "no clip at none.mp4"),
     ],

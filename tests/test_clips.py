@@ -71,6 +71,30 @@ def test_reads_on_where_a_clip_changes_its_size(tmp_path):
     assert (probe(tmp_path / "b.mp4").width, probe(tmp_path / "b.mp4").frames) == (64, 10)
 
 
+def test_time_goes_on_where_a_clips_clock_begins_anew(tmp_path, caplog):
+    with av.open(str(tmp_path / "part.ts"), "w") as container:
+        stream = container.add_stream("libx264", rate=25, width=64, height=48)
+        for _ in range(25):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8), format="rgb24")))
+        container.mux(stream.encode())
+    (tmp_path / "both.ts").write_bytes((tmp_path / "part.ts").read_bytes() * 2)
+    times = [frame.time_s for frame in read_frames(tmp_path / "both.ts")]
+    np.testing.assert_allclose(np.diff(times), 0.04, atol=1e-3)
+    assert len(times) == 50 and caplog.text.count("at frame 25 and is set on") == 1
+
+
+@pytest.mark.parametrize(("oblong", "size"), [("2", (128, 48)), ("1/2", (64, 96)), ("1/900", (64, 48))])
+def test_oblong_pixels_become_square(oblong, size, tmp_path):
+    with av.open(str(tmp_path / "a.mkv"), "w") as container:
+        stream = container.add_stream("libx264", rate=25, width=64, height=48)
+        stream.codec_context.sample_aspect_ratio = Fraction(oblong)
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(np.full((48, 64, 3), 90, np.uint8), format="rgb24")))
+        container.mux(stream.encode())
+    (frame,) = read_frames(tmp_path / "a.mkv")
+    assert frame.image.shape[1::-1] == size and abs(int(frame.image.mean()) - 90) <= 2
+    assert (probe(tmp_path / "a.mkv").width, probe(tmp_path / "a.mkv").height) == size
+
+
 def test_a_pixel_is_a_clip(tmp_path):
     with av.open(str(tmp_path / "a.mkv"), "w") as container:
         stream = container.add_stream("ffv1", rate=5, width=1, height=1)

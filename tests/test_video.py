@@ -356,8 +356,10 @@ def test_a_frame_too_large_for_the_encoder_is_refused_before_work(engine, tmp_pa
         ({"output": "none/out.mp4"}, FileNotFoundError, "folder of .* does not exist"),
         ({"output": "folder.mp4"}, PermissionError, "cannot be written"),
         ({"batch": 0}, ValueError, "batch must be at least 1, got 0"),
+        ({"detect_every": float("nan")}, ValueError, "detect_every must be at least 1, got nan"),
+        ({"detector": []}, ValueError, "expected a detector, or several, got an empty list"),
     ],
-    ids=["the source", "suffix", "table suffix", "folder missing", "a folder", "batch"],
+    ids=["the source", "suffix", "table suffix", "folder missing", "a folder", "batch", "every", "no detector"],
 )
 def test_refuses_before_work_starts(choice, error, words, clip, engine):
     def never(image):
@@ -367,7 +369,7 @@ def test_refuses_before_work_starts(choice, error, words, clip, engine):
     choice = {key: clip.parent / value if isinstance(value, str) else value for key, value in choice.items()}
     with pytest.raises(error, match=words):
         detector = Detector(name="never", find=never, pixels=None, scale=1.0)
-        annotate_video(clip, engine=engine, detector=detector, **choice)
+        annotate_video(clip, **{"engine": engine, "detector": detector} | choice)
 
 
 def test_classifies_a_picture_from_file_and_from_memory(engine, tmp_path):

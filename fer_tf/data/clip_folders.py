@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from fer_tf.data.folders import Progress, emotion_folders, image_files, is_litter
-from fer_tf.data.images import read_image
+from fer_tf.data.images import read_image, to_rgb
 from fer_tf.data.labelled import LabelledClips, to_crops
 from fer_tf.faces import LUMA
 
@@ -109,16 +109,11 @@ def _frames(path: Path, *, decode: bool = True) -> Iterator[np.ndarray | None]:
 
     try:
         with av.open(str(path)) as container:
+            in_rgb = to_rgb(container.streams.video[0])
             for frame in container.decode(video=0):
-                yield _upright(frame) if decode else None
+                yield in_rgb(frame) if decode else None
     except (av.FFmpegError, IndexError) as error:  # IndexError: sound alone
         raise ValueError(f"{path} is no clip that can be decoded, or not a whole one: {error}") from error
-
-
-def _upright(frame) -> np.ndarray:
-    """Return PyAV's frame as RGB, turned as its file says."""
-    image = frame.to_ndarray(format="rgb24")
-    return np.ascontiguousarray(np.rot90(image, round(frame.rotation / 90) % 4))
 
 
 def _by_number(path: Path) -> list:

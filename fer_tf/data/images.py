@@ -1,5 +1,6 @@
-"""`read_image`: any picture file to RGB uint8; `write_image`: the way back."""
+"""`read_image`: any picture file to RGB uint8; `write_image`: the way back; `to_rgb`: the frames of a video."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -49,3 +50,20 @@ def write_image(path: Path, image: np.ndarray) -> None:
     if not good:
         raise ValueError(f"an image of {image.shape[1]}x{image.shape[0]} pixels cannot be written as {path.name}")
     write_atomically(path, data.tobytes())
+
+
+def to_rgb(stream) -> Callable[..., np.ndarray]:
+    """Return what turns a PyAV stream's frames into uint8 (height, width, 3) RGB: upright, and of square pixels."""
+    from av.video.reformatter import VideoReformatter
+
+    reformatter = VideoReformatter()  # keeps what it works out once; a frame's own would do so every time
+    oblong = float(stream.sample_aspect_ratio or 1)  # a pixel's width by its height
+    wider, taller = (max(1.0, side) if 1 / 8 <= oblong <= 8 else 1.0 for side in (oblong, 1 / oblong))
+
+    def upright(frame) -> np.ndarray:
+        size = {"width": round(frame.width * wider), "height": round(frame.height * taller)}
+        image = reformatter.reformat(frame, format="rgb24", threads=1, **size).to_ndarray()
+        turns = round(frame.rotation / 90) % 4
+        return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
+
+    return upright

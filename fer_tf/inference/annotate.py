@@ -199,7 +199,7 @@ def _write(view: np.ndarray, left: str, right: str, ink: tuple, line: int, margi
 
 
 def _blend(view: np.ndarray, colour: tuple, alpha: np.ndarray) -> None:
-    """Lay a colour over a view of the frame; alpha int16 (height, width, 3) 0..128 and the view are cut to each other."""
+    """Lay a colour over a view of the frame; alpha int16 (height, width, 3) 0..128 and view are cut to each other."""
     alpha = alpha[: view.shape[0], : view.shape[1]]
     view = view[: alpha.shape[0], : alpha.shape[1]]
     if alpha.size:

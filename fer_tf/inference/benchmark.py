@@ -23,7 +23,15 @@ from fer_tf.inference.detect import Detector, crop_faces
 from fer_tf.inference.engine import BACKENDS, load_engine, resolve_model
 from fer_tf.inference.pipeline import cores
 from fer_tf.inference.sources import Live
-from fer_tf.inference.video import BATCH, VideoError, VideoInterrupted, VideoSummary, annotate_video, percentiles
+from fer_tf.inference.video import (
+    BATCH,
+    MOST_FACES,
+    VideoError,
+    VideoInterrupted,
+    VideoSummary,
+    annotate_video,
+    percentiles,
+)
 
 TRACKED = 5
 """Frames from one detection, and from one classification of a face, to the next on the rung that tracks."""
@@ -96,6 +104,8 @@ def ladder(
     for name, given in (("batch", batch), ("limit", limit)):
         if given is not None and given < 1:
             raise ValueError(f"{name} must be at least 1, got {given}")
+    if batch > MOST_FACES:
+        raise ValueError(f"batch must be at most {MOST_FACES} faces, got {batch}")
     model, info, about = resolve_model(model), probe(clip), host()
     result = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -1,8 +1,9 @@
 """Clips in and out: frames with their times from a file, and H.264 files that play in a browser."""
 
+import logging
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
@@ -12,6 +13,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from fer_tf.data.images import to_rgb
 from fer_tf.files import partial_path, settled
 from fer_tf.inference.sound import open_sound
 
@@ -24,6 +26,9 @@ MAX_SIDE = 16384
 BT601 = 6
 CUT_SHORT_S = 0.5
 """A file that ends this much before the length that it states is broken."""
+BACK_S = 0.5
+"""A clock that goes back by more has begun anew, as where two clips were put together."""
+_log = logging.getLogger(__name__)
 
 
 class Frame(NamedTuple):
@@ -216,9 +221,12 @@ def _open(path: Path):
 def _file(path: Path) -> Iterator[Frame]:
     with _open(path) as container:
         stream = container.streams.video[0]
-        index, ended_s, began_s = -1, 0.0, None
+        index, ended_s, began_s, added_s = -1, 0.0, None, 0.0
         for index, (frame, image) in enumerate(_decoded(path, container)):
-            time_s = frame.time if frame.time is not None else index / float(_rate(stream))
+            time_s = added_s + (frame.time if frame.time is not None else index / float(_rate(stream)))
+            if time_s < ended_s - BACK_S:
+                _log.warning("%s: its clock goes back to %.2f seconds at frame %d and is set on", path, time_s, index)
+                added_s, time_s = added_s + ended_s - time_s, ended_s
             ended_s = time_s + float((frame.duration or 0) * (frame.time_base or 0))
             began_s = time_s if began_s is None else began_s
             yield Frame(index, time_s - began_s, image, time.perf_counter())
@@ -235,27 +243,13 @@ def _decoded(path: Path, container) -> Iterator[tuple]:
     """Yield PyAV's frames with their upright RGB images."""
     import av
 
-    count, in_rgb = 0, to_rgb()
+    count, in_rgb = 0, to_rgb(container.streams.video[0])
     try:
         for frame in container.decode(video=0):
             yield frame, in_rgb(frame)
             count += 1
     except av.FFmpegError as error:
         raise OSError(f"{path} cannot be decoded beyond frame {count} ({error.strerror})") from error
-
-
-def to_rgb() -> Callable[..., np.ndarray]:
-    """Return what makes RGB, uint8 (height, width, 3), of the frames of one clip, turned as it says."""
-    from av.video.reformatter import VideoReformatter
-
-    reformatter = VideoReformatter()  # keeps what it works out once; a frame's own would do so every time
-
-    def upright(frame) -> np.ndarray:
-        image = reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray()  # the workers are the threads
-        turns = round(frame.rotation / 90) % 4
-        return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
-
-    return upright
 
 
 def _last_byte(path: Path) -> bytes:

@@ -24,7 +24,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from fer_tf.inference.clips import Frame, to_rgb
+from fer_tf.data.images import to_rgb
+from fer_tf.inference.clips import Frame
 
 SCHEMES = ("rtsp", "rtsps", "rtmp", "http", "https", "udp", "tcp")
 TIMEOUT_S = 5.0
@@ -78,8 +79,9 @@ def open_live(source: Path | str | int, **choices) -> "Live":
             f"expected a camera's number, a device such as /dev/video0 or a stream at {known}, got {source}: "
             "read a file with read_frames, by its path"
         )
-    name = re.sub("//[^/@]*@", "//", str(source))  # no password in what errors say
-    return Live(partial(_stream, str(source), name), name=name, **choices)
+    address = re.sub("^[^:]*:", f"{scheme}:", str(source)) if scheme else str(source)  # libav knows small letters alone
+    name = re.sub("//[^/@]*@", "//", address)  # no password in what errors say
+    return Live(partial(_stream, address, name), name=name, **choices)
 
 
 class Live:
@@ -302,7 +304,7 @@ def _stream(address: str, name: str) -> Iterator[np.ndarray | None]:
                 raise ValueError(
                     f"{name} is a clip of {seconds:.1f} seconds, not live: download it, then read the file"
                 )
-            in_rgb = to_rgb()
+            in_rgb = to_rgb(container.streams.video[0])
             for packet in container.demux(video=0):
                 try:
                     yield from map(in_rgb, packet.decode())

@@ -308,7 +308,7 @@ def _stages(
 ) -> tuple[list[Stage], Batches]:
     """From `Frame` to classified `Faces`."""
     for name, given in (("batch", batch), ("detect_every", detect_every), ("classify_every", classify_every)):
-        if given < 1:
+        if not given >= 1:  # nor what is no number
             raise ValueError(f"{name} must be at least 1, got {given}")
     if batch > MOST_FACES:
         raise ValueError(f"batch must be at most {MOST_FACES} faces, got {batch}")
@@ -388,7 +388,10 @@ def percentiles(seconds: Sequence[float]) -> dict[str, float] | None:
 
 
 def _several(detector: Detector | Sequence[Detector]) -> list[Detector]:
-    return [detector] if isinstance(detector, Detector) else list(detector)
+    detectors = [detector] if isinstance(detector, Detector) else list(detector)
+    if not detectors:
+        raise ValueError("expected a detector, or several, got an empty list: use load_detector")
+    return detectors
 
 
 def _detected(frame: Frame, detector: Detector) -> Faces:
