@@ -395,6 +395,7 @@ def bench(
     batch: Annotated[int, typer.Option(help="Faces per batch on the batched rungs.")] = 8,
     requests: Annotated[int | None, typer.Option(help="Detectors and model calls at once; cores.")] = None,
     limit: Annotated[int, typer.Option(help="Frames of the clip to use.")] = 300,
+    runs: Annotated[int, typer.Option(help="Go up the ladder so often; each rung's middle run counts.")] = 1,
     live: Annotated[float, typer.Option(help="Then play the clip as a camera would for so many seconds; 0: not.")] = 5,
     output: Annotated[Path | None, typer.Option(help="Write the result here as JSON.")] = None,
     as_json: AsJson = False,
@@ -411,6 +412,8 @@ def bench(
 
     if limit < 1:
         raise ValueError(f"--limit must be at least 1 frame, got {limit}")
+    if runs < 1:
+        raise ValueError(f"--runs must be at least 1, got {runs}")
     if not 0 <= live <= 3600:
         raise ValueError(f"--live must be 0 to 3600 seconds, got {live}")
     _check_requests(requests)
@@ -420,7 +423,7 @@ def bench(
             raise ValueError(f"{output} is the clip itself: name another file for the result")
     choices = {"backends": backend} if backend else {}
     detectors = [load_detector(detector) for _ in range(requests or cores())]
-    choices |= {"detectors": detectors, "batch": batch, "limit": limit, "live_s": live, "output": output}
+    choices |= {"detectors": detectors, "batch": batch, "limit": limit, "runs": runs, "live_s": live, "output": output}
     with TemporaryDirectory() as folder, busy("bench") as status:
         if clip is None:
             clip = write_video(Path(folder) / "drawn.mp4", draw_clip(frames=limit).frames, fps=30)

@@ -47,6 +47,15 @@ def test_the_ladder_measures_the_same_frames_on_every_rung(clip, engine, tmp_pat
     assert result["host"]["cores"] >= 1 and result["versions"]["openvino"] and result["requests"] == 2
 
 
+@pytest.mark.parametrize("runs", [2, 3])
+def test_of_several_runs_the_middle_one_is_kept(runs, clip, engine):
+    result = ladder(engine.path, clip, detectors=[FINDER], backends=["cpu"], limit=4, runs=runs)
+    assert (result["runs"], len(result["rungs"])) == (runs, 7)
+    for rung in result["rungs"]:
+        each = rung["frames_per_s_of_runs"]
+        assert len(each) == runs and rung["frames_per_s"] == sorted(each)[1 if runs == 3 else 0]
+
+
 def test_files_of_other_precisions_have_rungs_of_their_own(clip, engine, tmp_path):
     for name in ("model.onnx", "model-int8.onnx", "model-fp16.onnx"):
         (tmp_path / name).write_bytes(engine.path.read_bytes())
@@ -65,6 +74,7 @@ def test_the_naive_loop_annotates_what_the_pipeline_does(clip, engine, tmp_path)
     ("choice", "error", "words"),
     [
         ({"limit": 0}, ValueError, "limit must be at least 1, got 0"),
+        ({"runs": 0}, ValueError, "runs must be at least 1, got 0"),
         ({"batch": 0}, ValueError, "batch must be at least 1, got 0"),
         ({"batch": 10**9}, ValueError, "batch must be at most 4096 faces, got 1000000000"),
         ({"model": "model.keras"}, ValueError, "expected an .onnx file, got model.keras: .*`fer-tf export`"),

@@ -190,7 +190,8 @@ def video() -> str:
     host, clip, live, peer = found["host"], found["clip"], found["live"], found["peers"]["fer"]
     lines = [
         f"`{found['model']}` and {DETECTOR_NAMES[found['detector']]} on a filmed clip of one face, {clip['width']} x "
-        f"{clip['height']}, {clip['frames']} frames, on {host['cores']} cores of {host['cpu']}, {found['date'][:10]}:",
+        f"{clip['height']}, {clip['frames']} frames, on {host['cores']} cores of {host['cpu']}, {found['date'][:10]}, "
+        f"the middle one of {found['runs']} runs:",
         "",
         "| native OpenVINO | frames/s | of the bound | CPU a frame | latency p50 / p95 | accuracy on FER2013 test |",
         "|---|---:|---:|---:|---:|---:|",

@@ -75,6 +75,7 @@ def ladder(
     backends: Sequence[str] = BACKENDS,
     batch: int = BATCH,
     limit: int | None = 300,
+    runs: int = 1,
     live_s: float = 0.0,
     progress: Callable[[str], None] | None = None,
     output: Path | None = None,
@@ -89,6 +90,7 @@ def ladder(
     model      as in `load_engine`
     detectors  alike, as many as may look at the same time
     limit      frames of the clip to use; None for all
+    runs       times to go up the whole ladder; of each rung the run in the middle, by frames/s, is kept
     live_s     seconds for which the clip is then played as a camera would, as in `play_live`, on the first backend
     progress   is called with each rung's name before it runs
     output     where the result is saved after every rung, as JSON
@@ -101,7 +103,7 @@ def ladder(
     of FER2013's test rows, where the card has it. model_alone_per_s is the throughput of the model by itself, all cores
     busy with full batches.
     """
-    for name, given in (("batch", batch), ("limit", limit)):
+    for name, given in (("batch", batch), ("limit", limit), ("runs", runs)):
         if given is not None and given < 1:
             raise ValueError(f"{name} must be at least 1, got {given}")
     if batch > MOST_FACES:
@@ -121,6 +123,7 @@ def ladder(
         "detector": detectors[0].name,
         "requests": len(detectors),
         "every": TRACKED,
+        "runs": runs,
         "rungs": [],
     }
     steps = [(NAIVE, model), *((rung, model) for rung in RUNGS)]
@@ -131,24 +134,27 @@ def ladder(
     for backend, path in {(backend, path) for backend in backends for _, path in steps}:
         if load_engine(path, backend=backend).card.window > 1:
             raise ValueError(f"{model} takes clips: the ladder times models for pictures")
+    climbs = [(backend, rung, path) for backend in backends for rung, path in steps]
+    done: dict[tuple[str, str], list[dict]] = {}
     with tempfile.TemporaryDirectory() as folder, _nothing_kept():
-        for backend in backends:
-            for rung, path in steps:
-                name = rung if rung == NAIVE else rung.name
-                if progress:
-                    progress(f"rung {len(result['rungs']) + 1}/{len(backends) * len(steps)}: {backend}, {name}")
-                several = rung != NAIVE and rung.several
-                engine = load_engine(path, backend=backend, requests=len(detectors) if several else 1)
-                result.setdefault("model", engine.card.name)
-                found = _climb(rung, clip, engine, detectors if several else detectors[:1], Path(folder), batch, limit)
-                found["share_of_bound"] = found["cpu_ms_per_frame"] * found["frames_per_s"] / 1000 / about["cores"]
-                found["bound_frames_per_s"] = 1000 * about["cores"] / found["cpu_ms_per_frame"]
-                found["accuracy"] = engine.card.metrics.get("test", {}).get("accuracy")
-                if several:
-                    found["model_alone_per_s"] = throughput(engine, batch=batch)
-                result["rungs"].append({"name": name, "backend": backend, "provider": engine.provider, **found})
-                if output:
-                    save(result, output)
+        for k, (backend, rung, path) in enumerate(climbs * runs, start=1):
+            name = rung if rung == NAIVE else rung.name
+            if progress:
+                progress(f"rung {k}/{len(climbs) * runs}: {backend}, {name}")
+            several = rung != NAIVE and rung.several
+            engine = load_engine(path, backend=backend, requests=len(detectors) if several else 1)
+            result.setdefault("model", engine.card.name)
+            found = _climb(rung, clip, engine, detectors if several else detectors[:1], Path(folder), batch, limit)
+            found["share_of_bound"] = found["cpu_ms_per_frame"] * found["frames_per_s"] / 1000 / about["cores"]
+            found["bound_frames_per_s"] = 1000 * about["cores"] / found["cpu_ms_per_frame"]
+            found["accuracy"] = engine.card.metrics.get("test", {}).get("accuracy")
+            if several:
+                found["model_alone_per_s"] = throughput(engine, batch=batch)
+            found = {"name": name, "backend": backend, "provider": engine.provider, **found}
+            done.setdefault((backend, name), []).append(found)
+            result["rungs"] = [_middle(found) for found in done.values()]
+            if output:
+                save(result, output)
         if live_s:
             if progress:
                 progress(f"{LIVE_RATE:g} frames/s, live")
@@ -157,6 +163,12 @@ def ladder(
             if output:
                 save(result, output)
     return result
+
+
+def _middle(runs: list[dict]) -> dict:
+    """Return the run whose frames/s are the median, the lower one of two, with those of all."""
+    ranked = sorted(runs, key=lambda run: run["frames_per_s"])
+    return ranked[(len(ranked) - 1) // 2] | {"frames_per_s_of_runs": [run["frames_per_s"] for run in runs]}
 
 
 def play_live(
