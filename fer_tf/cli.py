@@ -16,7 +16,7 @@ from fer_tf.terminal import bar, busy, show
 
 app = typer.Typer(
     cls=terminal.Commands,
-    help="Facial emotion recognition: download, split, train, evaluate, export, image, video, bench, measure, suite, "
+    help="Facial emotion recognition: download, split, train, evaluate, groups, export, image, video, bench, measure, suite, "
     "models. Labels are what annotators saw in a picture, not what a person felt.",
     no_args_is_help=True,
     rich_markup_mode="rich",
@@ -198,6 +198,43 @@ def evaluate(
             with bar(f"{count} views", unit="faces") as advance:
                 told[count] = told.get(count) or judge(engines, data, views=count, on_batch=advance)
         add(results, row(engines, data, plain=told[1], ten=told[10], others=others))
+
+
+@app.command()
+def groups(
+    table: Annotated[
+        Path, typer.Argument(help="A CSV: label, path of a picture (or predicted), and columns of groups.")
+    ],
+    by: Annotated[list[str], typer.Option(help="A column of groups, such as sex. Repeatable.")],
+    model: Model = "mobilenet_v2",
+    detector: Detector = "full",
+    backend: Backend = None,
+    minimum: Annotated[int, typer.Option(help="Faces that a group's figure needs.")] = 30,
+    output: Annotated[Path | None, typer.Option(help="Write the report here, .md.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Report how well groups of faces are named, with intervals, and what may and may not be concluded."""
+    from fer_tf.files import check_writable, write_atomically
+    from fer_tf.inference.detect import load_detector
+    from fer_tf.training.groups import classify, group_report, read_rows
+
+    if output:
+        check_writable(output)
+        if output.resolve() == table.resolve():
+            raise ValueError(f"{output} is the table itself: name another file for the report")
+    rows = read_rows(table, by=by)
+    if "predicted" not in rows:
+        engine = _engine(model, backend)
+        with bar("classify", unit="pictures") as advance:
+            rows = classify(rows, engine=engine, detector=load_detector(detector), progress=advance)
+    found = group_report(rows, by=by, minimum=minimum)
+    pages = [report.to_markdown() for report in found]
+    if output:
+        write_atomically(output, "\n".join(pages).encode())
+    lines = [line for report in found for line in (tables.groups(report), *report.sentences)]
+    show(
+        {"columns": [report.to_dict() for report in found]}, *lines, *([str(output)] if output else []), as_json=as_json
+    )
 
 
 @app.command()

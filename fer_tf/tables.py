@@ -29,6 +29,19 @@ def per_emotion(shares: dict, *, title: str) -> Table:
     return table
 
 
+def groups(report) -> Table:
+    """Return a `GroupReport`'s groups: accuracy, and how far it lies from that of all other faces, in points."""
+    table = Table(report.column, "faces", "accuracy", "interval", "lead", "interval", "p (Holm)")
+    for group in report.groups:
+        cells = ["-"] * 5
+        if group.accuracy is not None:
+            cells[:2] = _percent(group.accuracy), _span(group.accuracy_interval)
+        if group.lead is not None:
+            cells[2:] = f"{100 * group.lead:+.1f}", _span(group.lead_interval, sign="+"), f"{group.p_holm:.3f}"
+        table.add_row(group.name, f"{group.n:,}", *cells)
+    return table
+
+
 def balance(audit) -> Table:
     """Return how many images every emotion has in every split, from a data set's `Audit`."""
     table = Table("emotion", *(Column(split, justify="right") for split in audit.counts), title="class balance")
@@ -160,6 +173,10 @@ def _figures(first: str, *columns: str, title: str) -> Table:
     for name in columns:
         table.add_column(name, justify="right", no_wrap=True)
     return table
+
+
+def _span(interval: tuple[float, float], *, sign: str = "") -> str:
+    return " to ".join(f"{100 * bound:{sign}.1f}" for bound in interval)
 
 
 def _percent(share: float) -> str:

@@ -1,5 +1,6 @@
 """Logits in, `Report` out: the same figures for any model, engine or saved predictions. NumPy only."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -60,7 +61,7 @@ def report(logits: np.ndarray, labels: np.ndarray, emotions: tuple[str, ...]) ->
         accuracy=float((predicted == labels).mean()),
         accuracy_interval=wilson_interval(int((predicted == labels).sum()), len(labels)),
         macro_f1=float(f1.mean()),
-        macro_f1_interval=_bootstrap_macro_f1(confusion),
+        macro_f1_interval=bootstrap_macro_f1(confusion),
         nll=float(-np.log(likelihood).mean()),
         ece=expected_calibration_error(probabilities, labels),
         per_emotion={e: dict(zip(names, row, strict=True)) for e, row in zip(emotions, columns, strict=True)},
@@ -211,9 +212,15 @@ def _shares(confusion: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return precision, recall, 2 * hits / np.maximum(true + named, 1)
 
 
-def _bootstrap_macro_f1(confusion: np.ndarray, *, resamples: int = 1000, seed: int = 0) -> tuple[float, float]:
-    """Return the 95 % percentile interval over resampled rows; resampling rows is resampling cells of the matrix."""
+def bootstrap_macro_f1(
+    confusion: np.ndarray, *, emotions: Sequence[int] | None = None, resamples: int = 1000, seed: int = 0
+) -> tuple[float, float]:
+    """Return the 95 % percentile interval over resampled rows; resampling rows is resampling cells of the matrix.
+
+    emotions  those that the mean is over, by their indices; all if None
+    """
     rng, n = np.random.default_rng(seed), confusion.sum()
     drawn = rng.multinomial(n, confusion.ravel() / n, size=resamples).reshape(resamples, *confusion.shape)
-    low, high = np.quantile(_shares(drawn)[2].mean(axis=-1), [0.025, 0.975])
+    f1 = _shares(drawn)[2]
+    low, high = np.quantile((f1 if emotions is None else f1[:, emotions]).mean(axis=-1), [0.025, 0.975])
     return float(low), float(high)
