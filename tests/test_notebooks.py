@@ -83,6 +83,6 @@ def test_the_suite_runs_on_drawn_faces(tmp_path, monkeypatch):
 
 
 def test_the_suite_runs_on_real_fer2013(fer2013_csv, tmp_path):
-    given = {"dataset": "fer2013", "limit": "210", "epochs": "1"}
+    given = {"dataset": "fer2013", "limit": "210", "epochs": "1", "frames": "15"}
     result = run_suite(parameters=given, run_dir=tmp_path / "real")
     assert all(n.status == "done" for n in result.notebooks)
