@@ -216,8 +216,8 @@ def _files(files: dict) -> str:
         more += [f"opset {about['opset']}"] if about.get("opset") else []
         if about.get("parity"):
             more.append(f"logits differ from Keras by at most {max(about['parity'].values()):.1e}")
-        rows.append((f"`{name}`", f"{about.get('bytes', 0):,}", f"`{about.get('sha256', '')}`", "; ".join(more)))
-    return _table(("file", "bytes", "SHA-256", "of it"), rows)
+        rows.append((f"`{name}`", f"{about.get('bytes', 0):,}", "; ".join(more), f"`{about.get('sha256', '')}`"))
+    return _table(("file", "bytes", "of it", "SHA-256"), rows)
 
 
 def _votes(data: Splits) -> str:

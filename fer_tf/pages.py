@@ -120,7 +120,7 @@ def _page(body: str, title: str) -> Page:
             return f'alt="Figure under: {html.escape(current)}"'
         current = html.unescape(re.sub(r"<[^>]+>", "", match["text"])).strip()
         if match["level"] == "2":
-            headings.append((current, match["anchor"]))
+            headings.append((current, html.unescape(match["anchor"])))
         return match[0]
 
     return Page(title=title, body=MARKS.sub(mark, body), headings=tuple(headings))

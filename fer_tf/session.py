@@ -9,6 +9,7 @@ from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO
+from urllib.parse import quote
 
 from fer_tf import pages
 from fer_tf.notebook import Notebook
@@ -83,7 +84,8 @@ class Session:
             name = f"card_{path.stem}"
             text = path.read_text(encoding="utf-8")
             title = text.partition("\n")[0].lstrip("# ")
-            self._pages[name] = pages.read_markdown_page(text, title=title)
+            beside = f"\n[This card as Markdown](../cards/{quote(path.name)})\n"
+            self._pages[name] = pages.read_markdown_page(text + beside, title=title)
             self._papers[title] = f"html/{name}.html"
         self.write()
 

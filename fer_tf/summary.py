@@ -8,6 +8,7 @@ from fer_tf.training.compare import Run, paired_tests, read_run
 
 A4 = (8.27, 11.69)  # inches
 MOST = 14  # runs in the table and in the figures; more would not be readable on one page
+SMALL = {"font.size": 8, "axes.titlesize": 9, "figure.constrained_layout.use": False, "pdf.fonttype": 42}
 LEFT, RIGHT = 0.08, 0.94  # of the page's width
 NOT_TO_CONCLUDE = (
     "What a person feels: labels are what annotators saw in a picture. Never to be used to judge a person (EU AI Act, "
@@ -29,19 +30,26 @@ def write_summary(run_dir: Path, *, facts: dict[str, str]) -> Path:
 
     from fer_tf import plots
 
-    runs, unusable = _runs(run_dir)
     path = run_dir / "summary.pdf"
     partial = partial_path(path)
-    small = {"font.size": 8, "axes.titlesize": 9, "figure.constrained_layout.use": False, "pdf.fonttype": 42}
-    with matplotlib.rc_context(plots.STYLE | small), settled(partial, path, keep=True):
-        figure = matplotlib.figure.Figure(figsize=A4)
-        top = _head(figure, run_dir, facts, runs)
-        top = _table(figure, runs, top=top) if runs else _say(figure, "No finished run is in this folder.", top)
-        top = _say(figure, "\n".join(unusable), top) if unusable else top
-        top = _figures(figure, runs[:MOST], top=top) if runs else top
-        _conclusions(figure, runs, top=top)
+    with matplotlib.rc_context(plots.STYLE | SMALL), settled(partial, path, keep=True):
+        figure = draw_summary(run_dir, facts=facts)
         figure.savefig(partial, format="pdf", metadata={"Title": f"{run_dir.name}: summary", "Creator": "fer-tf"})
     return path
+
+
+def draw_summary(run_dir: Path, *, facts: dict[str, str]):
+    """Return the page as a matplotlib Figure, drawn in the style that is set."""
+    from matplotlib.figure import Figure
+
+    runs, unusable = _runs(run_dir)
+    figure = Figure(figsize=A4)
+    top = _head(figure, run_dir, facts, runs)
+    top = _table(figure, runs, top=top) if runs else _say(figure, "No finished run is in this folder.", top)
+    top = _say(figure, "\n".join(unusable), top) if unusable else top
+    top = _figures(figure, runs[:MOST], top=top) if runs else top
+    _conclusions(figure, runs, top=top)
+    return figure
 
 
 def _runs(run_dir: Path) -> tuple[list[Run], list[str]]:
