@@ -1,4 +1,4 @@
-"""Runs the notebooks in order with papermill, strictly, and gathers them on one page: `runs/<time>/index.html`.
+"""Runs the notebooks in order with papermill, strictly, and gathers them as a site: `runs/<time>/index.html`.
 
 What a notebook of the suite has
     One cell tagged `parameters`: lines such as ``epochs: int = 3  # passes over the train split``, each a literal of
@@ -12,8 +12,9 @@ How a notebook shows a result on the page
     or ``.webm`` a clip, anything else a link, in the order in which they were written. Tables show what the file says,
     with separators in thousands, so round before writing.
 
-A run folder holds `index.html`, `notebooks/` (executed), `html/`, `report/`, `kernel.log` and what the notebooks write.
-No page asks the network for anything: formulas in the notebooks are therefore plain text, not LaTeX.
+A run folder holds `index.html`, `summary.pdf`, `cards/`, `notebooks/` (executed), `html/`, `report/`, `kernel.log` and
+what the notebooks write. No page asks the network for anything: formulas in the notebooks are therefore plain text, not
+LaTeX.
 """
 
 from collections.abc import Iterable
