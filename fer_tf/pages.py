@@ -1,97 +1,23 @@
-"""The suite's HTML: an executed notebook as a page, and the index page over a run folder. Nothing asks the network."""
+"""The suite's HTML site: executed notebooks as pages, and the index over a run folder. Nothing asks the network.
+
+Every page has all it needs inside, its style and its figures, and no script; it follows the reader's light or dark
+scheme. Templates and style lie in `site/`.
+"""
 
 import csv
+import html
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from urllib.parse import quote
 
-OFFLINE = """{% extends "lab/index.html.j2" %}
-{% block html_head_js %}{% endblock %}
-{% block html_head_js_mathjax %}{% endblock %}
-{% block html_head_js_mermaidjs %}{% endblock %}
-{% block jupyter_widgets %}{% endblock %}
-{% block extra_css %}<style>
-  main { max-width: 70rem; margin: auto } body { overflow-x: hidden } /* wide enough for 120 characters of code */
-  .jp-OutputArea-output.jp-RenderedHTML pre {
-    font-family: var(--jp-code-font-family); font-size: var(--jp-code-font-size)
-  }
-</style>{% endblock %}
-"""
-
-INDEX = """<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Facial emotion recognition: the suite</title>
-<style>
-  :root { color-scheme: light dark; --page: #f7f6f3; --card: #fff; --text: #1f2328; --quiet: #62676e; --line: #e2e0da;
-          --link: #0b63b5; --done: #1a7f4b; --failed: #c0341d; --waiting: #8a8f96 }
-  @media (prefers-color-scheme: dark) {
-    :root { --page: #14161a; --card: #1d2026; --text: #e8e6e3; --quiet: #9aa0a8; --line: #31353d;
-            --link: #6cb6ff; --done: #4cc38a; --failed: #ff7b66; --waiting: #8a8f96 } }
-  * { box-sizing: border-box }
-  body { margin: 0; padding: 2.5rem 1rem 4rem; background: var(--page); color: var(--text);
-         font: 1rem/1.5 system-ui, -apple-system, "Segoe UI", sans-serif }
-  main { max-width: 76rem; margin: auto }
-  h1 { font-size: clamp(1.5rem, 5vw, 2.2rem); line-height: 1.2; margin: 0 0 1.5rem; letter-spacing: -.02em }
-  h2 { font-size: 1.15rem; margin: 2.5rem 0 .75rem; scroll-margin-top: 1rem }
-  .up { float: right; padding: 0 .5rem }
-  a { color: var(--link); text-decoration: none } a:hover { text-decoration: underline }
-  .card { background: var(--card); border: 1px solid var(--line); border-radius: .75rem; margin: 0 0 1rem;
-          overflow-x: auto }
-  dl { display: grid; grid-template-columns: repeat(auto-fit, minmax(9rem, 1fr)); gap: 1rem; padding: 1rem 1.25rem }
-  dt, figcaption, .quiet { color: var(--quiet); font-size: .85rem } dd { margin: 0; overflow-wrap: anywhere }
-  table { border-collapse: collapse; width: 100%; font-size: .9rem; line-height: 1.35 }
-  th, td { padding: .4rem .6rem; text-align: left; border-top: 1px solid var(--line) }
-  th:first-child, td:first-child { padding-left: 1.25rem } th:last-child, td:last-child { padding-right: 1.25rem }
-  .notebooks { font-size: 1rem; line-height: 1.5 }
-  thead th, .notebooks tr:first-child td { border-top: 0 }
-  th { color: var(--quiet); font-size: .85rem; font-weight: 600; vertical-align: bottom }
-  .notebooks td:first-child { width: 100% }
-  .number { text-align: right; font-variant-numeric: tabular-nums } td.number { white-space: nowrap }
-  .status { font-weight: 600; white-space: nowrap } .done { color: var(--done) }
-  .failed, .interrupted { color: var(--failed) } .waiting, .running { color: var(--waiting) }
-  .error { color: var(--failed); font: .85rem/1.4 ui-monospace, monospace; overflow-wrap: anywhere }
-  .results { display: grid; grid-template-columns: repeat(2, minmax(0, 1fr)); gap: 1rem }
-  .results .card { margin: 0 } figure { grid-column: 1 / -1; display: flex; flex-direction: column }
-  .half { grid-column: auto; align-self: start } figcaption { padding: .6rem 1.25rem }
-  img, video { display: block; max-width: 100%; max-height: 36rem; margin: auto } .figure { background: #fff }
-  @media (max-width: 60rem) { .half { grid-column: 1 / -1 } }
-  @media (max-width: 40rem) { body { padding-top: 1.25rem } }
-</style>
-<main>
-<h1>Facial emotion recognition: the suite</h1>
-<dl class="card">{% for name, text in facts.items() %}<div><dt>{{ name }}</dt><dd>{{ text }}</dd></div>{% endfor %}</dl>
-<div class="card"><table class="notebooks">
-{% for run in notebooks %}<tr>
-  <td>{% if run.path.stem in pages %}<a href="html/{{ run.path.stem | urlencode }}.html">{{ run.title }}</a>
-    {% else %}{{ run.title }}{% endif %}
-    <div class="quiet">{{ run.path.stem }}</div>{% if run.error %}
-    <div class="error">{{ run.error }}</div>{% endif %}</td>
-  <td>{% if anchors[run.path.stem] %}<a href="#{{ anchors[run.path.stem] }}">results</a>{% endif %}</td>
-  <td class="number">{% if run.seconds %}{{ "%.0f" | format(run.seconds) }} s{% endif %}</td>
-  <td class="status {{ run.status }}">{{ run.status }}</td></tr>
-{% endfor %}</table></div>
-{% macro cells(tag, row, numeric) %}<tr>{% for text in row %}
-  <{{ tag }}{% if loop.index0 in numeric %} class="number"{% endif %}>{{ text }}</{{ tag }}>{% endfor %}</tr>
-{% endmacro %}
-{% for section in sections %}<h2 id="{{ section.id }}">
-<a class="up" href="#top" title="to the top">↑</a>{{ section.heading }}</h2>
-<div class="results">
-{% for item in section.files %}<figure class="card{% if item.half %} half{% endif %}">
-<figcaption>{{ item.caption }} · <a href="{{ item.link }}">{{ item.file }}</a></figcaption>
-{% if item.kind == "table" %}<table><thead>{{ cells("th", item.head, item.numeric) }}</thead>
-{% for row in item.rows %}{{ cells("td", row, item.numeric) }}{% endfor %}</table>
-{% if item.left_out %}<figcaption>and {{ item.left_out }} more rows in the file</figcaption>{% endif %}
-{% elif item.kind == "figure" %}<a class="figure" href="{{ item.link }}">
-<img src="{{ item.link }}" alt="{{ item.caption }}"></a>
-{% elif item.kind == "clip" %}<video controls preload="metadata" src="{{ item.link }}"></video>{% endif %}</figure>
-{% endfor %}</div>
-{% endfor %}</main>
-</html>
-"""
-
+SITE = Path(__file__).parent / "site"
+TITLE = "Facial emotion recognition: the suite"
+SHOWN = ["text/html", "text/markdown", "image/svg+xml", "image/png", "image/jpeg", "text/plain"]  # no script, no widget
+CODE = {"light": "default", "dark": "github-dark"}  # Pygments' styles
 MORE = "More"  # the heading of files that belong to no notebook of the run
 ROWS = 100  # of a table that the index page shows
 NUMBER = re.compile(r"[-+±%.,\d\s–]*|nan")
@@ -99,63 +25,173 @@ LARGE = re.compile(r"-?[1-9]\d{3,}(\.\d+)?")
 NAMES = re.compile(r"\b(year|id|seed|date)s?\b", re.IGNORECASE)  # columns whose numbers are no amounts
 HALF = {"pixels": 1100, "letters": 56}  # what shares its row: figures as wide as this, tables with rows as long
 KINDS = {".csv": "table", ".png": "figure", ".svg": "figure", ".mp4": "clip", ".webm": "clip"}
+MARKS = re.compile(
+    r'<h(?P<level>[12]) id="(?P<anchor>[^"]*)">(?P<text>.*?)<a class="anchor-link"|'
+    r'alt="No description has been provided for this image"',
+    re.DOTALL,
+)
+STYLES = re.compile(r"<style(?: scoped)?>[^<]*(?:\.dataframe|\.output_html)[^<]*</style>")  # made for light pages alone
+TO_NOTEBOOK = re.compile(r'<a href="([^":/#]+)\.ipynb(#[^"]*)?">(.*?)</a>', re.DOTALL)
 
 
-def write_notebook(executed: Path, target: Path) -> None:
-    """Write the notebook at `executed` as HTML to `target`; links to other notebooks lead to their HTML."""
-    from jinja2 import DictLoader
+@dataclass(frozen=True, kw_only=True)
+class Page:
+    """A page without what surrounds it: its HTML, and (text, anchor) of every heading below the title."""
+
+    title: str
+    body: str
+    headings: tuple[tuple[str, str], ...]
+
+
+def read_notebook_page(executed: Path, *, title: str) -> Page:
+    """Return the executed notebook at `executed` as a page."""
     from nbconvert import HTMLExporter
     from traitlets.config import Config
 
-    shown = [
-        "text/html",
-        "text/markdown",
-        "image/svg+xml",
-        "image/png",
-        "image/jpeg",
-        "text/plain",
-    ]  # no script, no widget
     exporter = HTMLExporter(
-        config=Config({"NbConvertBase": {"display_data_priority": shown}}),
-        extra_loaders=[DictLoader({"offline.html.j2": OFFLINE})],
-        template_file="offline.html.j2",
+        config=Config({"NbConvertBase": {"display_data_priority": SHOWN}}), template_file="lab/base.html.j2"
     )
     exporter.log.setLevel("ERROR")  # it warns that figures lack alternative text
-    html, _ = exporter.from_filename(str(executed))
-    target.write_text(re.sub(r'href="([^":/]+)\.ipynb(?=["#])', r'href="\1.html', html), encoding="utf-8")
+    return _page(STYLES.sub("", exporter.from_filename(str(executed))[0]), title)
 
 
-def write_index(run_dir: Path, *, facts: dict[str, str], notebooks: Iterable) -> None:
-    """Write `run_dir/index.html`.
+def read_markdown_page(text: str, *, title: str) -> Page:
+    """Return Markdown as a page."""
+    from nbconvert.filters import markdown2html
 
-    facts      caption -> text, at the head of the page
-    notebooks  `suite.Notebook`s in order; a name links to `html/<name>.html` where that exists
+    return _page(f'<div class="jp-MarkdownCell">{markdown2html(text)}</div>', title)
+
+
+def write_site(
+    run_dir: Path,
+    *,
+    facts: Mapping[str, str],
+    notebooks: Iterable,
+    pages: Mapping[str, Page],
+    papers: Mapping[str, str] | None = None,
+) -> None:
+    """Write `run_dir/index.html` and every page as `run_dir/html/<name>.html`, with the contents on each.
+
+    facts      caption -> text, at the head of the index
+    notebooks  `Notebook`s in order; those of which there is a page are linked
+    pages      name -> page; one named like a notebook is that notebook's
+    papers     text -> link, below the facts
     Below stands every file of `run_dir/report`, grouped by the notebook whose number its name begins with, in the order
     in which they were written; two small ones in a row stand side by side.
     """
-    from jinja2 import Environment
+    suite = [(run.title, run.name) for run in notebooks]
+    written = [stem for _, stem in suite if stem in pages]
+    after = dict(pairwise(written))
+    before = {later: earlier for earlier, later in after.items()}
+    for name, page in pages.items():
+        text = _render(
+            "base.html.j2",
+            title=page.title,
+            body=_follow(page.body, pages),
+            headings=page.headings,
+            contents=_contents(suite, pages, name, up="../", down=""),
+            before=_link(pages, before.get(name)),
+            after=_link(pages, after.get(name)),
+        )
+        (run_dir / "html" / f"{name}.html").write_text(text, encoding="utf-8")
+    sections, anchors = _sections(run_dir / "report", notebooks)
+    text = _render(
+        "index.html.j2",
+        title=TITLE,
+        contents=_contents(suite, pages, None, up="", down="html/"),
+        headings=[],
+        facts=facts,
+        papers=list((papers or {}).items()),
+        notebooks=notebooks,
+        pages=pages,
+        sections=sections,
+        anchors=anchors,
+    )
+    (run_dir / "index.html").write_text(text, encoding="utf-8")
 
-    numbers = {run.path.stem: run.path.stem.partition("_")[0] for run in notebooks}
+
+def _page(body: str, title: str) -> Page:
+    """Gather the headings, and name every figure that nobody described by the one that it stands under."""
+    headings, current = [], title
+
+    def mark(match: re.Match) -> str:
+        nonlocal current
+        if match["level"] is None:
+            return f'alt="Figure under: {html.escape(current)}"'
+        current = html.unescape(re.sub(r"<[^>]+>", "", match["text"])).strip()
+        if match["level"] == "2":
+            headings.append((current, html.unescape(match["anchor"])))
+        return match[0]
+
+    return Page(title=title, body=MARKS.sub(mark, body), headings=tuple(headings))
+
+
+def _contents(suite: list[tuple[str, str]], pages: Mapping, current: str | None, *, up: str, down: str) -> list[dict]:
+    """Return the entries of the contents: the index, then every notebook, with a link where it has a page."""
+    entries = [{"title": "The suite", "href": f"{up}index.html", "current": current is None}]
+    for title, stem in suite:
+        href = f"{down}{_file(stem)}" if stem in pages else ""
+        entries.append({"title": title, "href": href, "current": stem == current})
+    return entries
+
+
+def _follow(body: str, pages: Mapping[str, Page]) -> str:
+    """Lead links from notebook to notebook to their pages; one to a notebook that was not run stays as text."""
+
+    def link(match: re.Match) -> str:
+        stem, anchor, text = match.groups()
+        return f'<a href="{stem}.html{anchor or ""}">{text}</a>' if stem in pages else text
+
+    return TO_NOTEBOOK.sub(link, body)
+
+
+def _file(stem: str) -> str:
+    return quote(f"{stem}.html")
+
+
+def _link(pages: Mapping[str, Page], stem: str | None) -> dict | None:
+    return stem and {"title": pages[stem].title, "href": _file(stem)}
+
+
+@cache
+def _environment():
+    from jinja2 import Environment, FileSystemLoader
+
+    environment = Environment(loader=FileSystemLoader(SITE), autoescape=True)
+    environment.globals["style"] = _style()
+    return environment
+
+
+def _render(template: str, **values) -> str:
+    return _environment().get_template(template).render(**values)
+
+
+def _style():
+    """Return the site's style, with the colours of code in the light and in the dark."""
+    from markupsafe import Markup
+    from pygments.formatters import HtmlFormatter
+
+    rules = {scheme: HtmlFormatter(style=name).get_style_defs(".highlight") for scheme, name in CODE.items()}
+    rules = {scheme: re.sub(r"background(-color)?: [^;}]+;?", "", text) for scheme, text in rules.items()}
+    dark = f"@media (prefers-color-scheme: dark) {{ {rules['dark']} }}"
+    return Markup("\n".join([rules["light"], dark, (SITE / "style.css").read_text(encoding="utf-8")]))
+
+
+def _sections(report: Path, notebooks: Iterable) -> tuple[list[dict], dict[str, str]]:
+    """Return the index page's sections of results, and for every notebook the anchor of its own, or ""."""
+    numbers = {run.name: run.name.partition("_")[0] for run in notebooks}
     files: dict[str, list[dict]] = {number: [] for number in [*numbers.values(), MORE]}
-    for path in sorted((run_dir / "report").iterdir(), key=lambda path: (path.stat().st_mtime_ns, path.name)):
+    for path in sorted(report.iterdir(), key=lambda path: (path.stat().st_mtime_ns, path.name)):
         number, _, rest = path.stem.partition("_")
         number, caption = (number, rest) if number in numbers.values() and rest else (MORE, path.stem)
         files[number].append(_item(path, caption.replace("_", " ").capitalize()))
-    headings = {numbers[run.path.stem]: run.title for run in notebooks} | {MORE: MORE}
+    headings = {numbers[run.name]: run.title for run in notebooks} | {MORE: MORE}
     sections = [
         {"id": _anchor(number), "heading": headings[number], "files": _in_rows(items)}
         for number, items in files.items()
         if items
     ]
-    page = Environment(autoescape=True).from_string(INDEX)
-    html = page.render(
-        facts=facts,
-        notebooks=notebooks,
-        sections=sections,
-        anchors={stem: _anchor(number) if files[number] else "" for stem, number in numbers.items()},
-        pages={path.stem for path in (run_dir / "html").iterdir()},
-    )
-    (run_dir / "index.html").write_text(html, encoding="utf-8")
+    return sections, {stem: _anchor(number) if files[number] else "" for stem, number in numbers.items()}
 
 
 def _anchor(number: str) -> str:

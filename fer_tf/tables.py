@@ -61,6 +61,16 @@ def faces(found: list[dict]) -> Table:
     return table
 
 
+def rows(values: list[dict], *, title: str) -> Table:
+    """Return rows of equal keys as they are, the first column to the left."""
+    first, *others = values[0]
+    columns = [Column(name, justify="right", no_wrap=True) for name in others]
+    table = Table(Column(first, overflow="fold"), *columns, title=title, box=SIMPLE, padding=(0, 1, 0, 0))
+    for row in values:
+        table.add_row(*map(str, row.values()))
+    return table
+
+
 def ladder(result: dict) -> list[Table]:
     """Return a benchmark's rungs, a table per backend: latency and CPU time a frame in ms, memory at its peak.
 

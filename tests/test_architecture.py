@@ -9,14 +9,19 @@ import fer_tf
 
 PACKAGE = Path(fer_tf.__file__).parent
 FLOORS = {  # a module may import modules of lower floors and of its own wing
-    "cli": 6,
-    "suite": 5,
+    "cli": 9,
+    "grid": 8,
+    "suite": 7,
+    "session": 6,
+    "summary": 5,
     "training": 4,
     "inference": 3,
     "data": 2,
     "zoo": 2,
     "plots": 1,
+    "cards": 3,
     "pages": 1,
+    "notebook": 0,
     "tables": 3,
     "terminal": 0,
     "calibration": 0,

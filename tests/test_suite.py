@@ -15,7 +15,7 @@ import nbformat
 import pytest
 from rich.console import Console
 
-from fer_tf import pages, paths, suite
+from fer_tf import pages, paths, session
 from fer_tf.suite import SuiteError, find_notebooks, match_parameters, read_notebook, run_suite
 
 PARAMETERS = """dataset: str = "drawn"  # what to load
@@ -140,7 +140,7 @@ def reported(tmp_path, files: dict[str, bytes | str], **facts) -> str:
         path.write_bytes(content.encode() if isinstance(content, str) else content)
         os.utime(path, (second, second))
     notebooks = [read_notebook(write(tmp_path, name)) for name in ("01_first", "02_second", "03_silent")]
-    pages.write_index(tmp_path, facts=facts, notebooks=notebooks)
+    pages.write_site(tmp_path, facts=facts, notebooks=notebooks, pages={})
     return (tmp_path / "index.html").read_text(encoding="utf-8")
 
 
@@ -180,7 +180,7 @@ def test_time_is_so_far_while_a_notebook_runs(tmp_path, monkeypatch):
     def execute(*_, **__):
         seen.append((tmp_path / "run" / "index.html").read_text())
 
-    monkeypatch.setattr(suite, "_execute", execute)
+    monkeypatch.setattr(session, "_execute", execute)
     done = run_suite(notebooks=[write(tmp_path, "01_a")], parameters={}, run_dir=tmp_path / "run")
     assert "0 min 0 s so far<" in seen[0] and "so far" not in done.index.read_text()
 
@@ -208,7 +208,7 @@ def test_an_interrupted_suite_leaves_its_index(tmp_path, monkeypatch):
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(suite, "_execute", interrupt)
+    monkeypatch.setattr(session, "_execute", interrupt)
     with pytest.raises(KeyboardInterrupt):
         run_suite(notebooks=[write(tmp_path, "01_a")], parameters={}, run_dir=tmp_path / "run")
     assert 'class="status interrupted"' in (tmp_path / "run" / "index.html").read_text()
@@ -314,7 +314,7 @@ def test_notebooks_are_found_by_the_start_of_their_name(tmp_path, monkeypatch):
 
 def test_two_suites_never_share_a_folder(tmp_path, monkeypatch):
     monkeypatch.setattr(paths, "RUNS", tmp_path / "runs")
-    monkeypatch.setattr(suite, "_execute", lambda *_, **__: None)
+    monkeypatch.setattr(session, "_execute", lambda *_, **__: None)
     notebook = write(tmp_path, "01_a")
     first, second = (run_suite(notebooks=[notebook], parameters={}).run_dir for _ in range(2))
     assert first != second and first.parent == second.parent == tmp_path / "runs"
