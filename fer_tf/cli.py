@@ -16,8 +16,8 @@ from fer_tf.terminal import bar, busy, show
 
 app = typer.Typer(
     cls=terminal.Commands,
-    help="Facial emotion recognition: data, training, judging, pictures, video, reports. Labels are what annotators saw "
-    "in a picture, not what a person felt.",
+    help="Facial emotion recognition: data, training, judging, pictures, video, reports. Labels are what annotators "
+    "saw in a picture, not what a person felt.",
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
