@@ -862,3 +862,21 @@ def test_batch_norm_in_one_operation_is_that_of_keras():
     environment = os.environ | {"KERAS_BACKEND": "torch"}
     done = subprocess.run([sys.executable, "-c", NORMS], capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr[-3000:]
+
+
+def test_a_curve_drawn_first_leaves_a_notebook_showing_figures(tmp_path, monkeypatch):
+    import matplotlib
+    import matplotlib.pyplot as plt
+
+    from fer_tf import plots
+
+    history, before = plots.history, plt.isinteractive()
+    names = ("nll", "accuracy", "macro_f1", "valid_nll", "valid_accuracy", "valid_macro_f1")
+    rows = [{"epoch": 1, "phase": "fine", "improved": True} | dict.fromkeys(names, 0.5)]
+    plt.ioff()
+    try:
+        monkeypatch.setattr(plots, "history", lambda frame: plt.ion() or history(frame))  # as a backend does at first
+        run.draw_history(tmp_path, rows)
+        assert plt.isinteractive() and (tmp_path / "history.png").stat().st_size > 1000
+    finally:
+        matplotlib.interactive(before)

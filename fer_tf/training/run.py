@@ -102,6 +102,8 @@ def draw_history(run_dir: Path, history: list[dict]) -> None:
         buffer = io.BytesIO()
         figure.savefig(buffer, dpi=100)
         plt.close(figure)
+        shows = plt.isinteractive()  # what a notebook's backend sets when it draws for the first time
+    plt.ion() if shows else plt.ioff()
     write_atomically(run_dir / "history.png", buffer.getvalue())
 
 
