@@ -875,7 +875,7 @@ def test_a_curve_drawn_first_leaves_a_notebook_showing_figures(tmp_path, monkeyp
     rows = [{"epoch": 1, "phase": "fine", "improved": True} | dict.fromkeys(names, 0.5)]
     plt.ioff()
     try:
-        monkeypatch.setattr(plots, "history", lambda frame: (plt.ion(), history(frame))[1])  # as a backend does at first
+        monkeypatch.setattr(plots, "history", lambda frame: (plt.ion(), history(frame))[1])
         run.draw_history(tmp_path, rows)
         assert plt.isinteractive() and (tmp_path / "history.png").stat().st_size > 1000
     finally:
