@@ -183,6 +183,11 @@ def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, *, emotions: int
     return np.bincount(labels * emotions + predicted, minlength=emotions**2).reshape(emotions, emotions)
 
 
+def macro_f1(confusions: np.ndarray) -> np.ndarray:
+    """Return the mean F1 of the emotions, (...,), of counts (..., emotions, emotions)."""
+    return _shares(confusions)[2].mean(axis=-1)
+
+
 def wilson_interval(hits: int, n: int) -> tuple[float, float]:
     """Return the 95 % score interval of a share (Wilson 1927)."""
     z, share = 1.959964, hits / n
@@ -215,5 +220,5 @@ def _bootstrap_macro_f1(confusion: np.ndarray, *, resamples: int = 1000, seed: i
     """Return the 95 % percentile interval over resampled rows; resampling rows is resampling cells of the matrix."""
     rng, n = np.random.default_rng(seed), confusion.sum()
     drawn = rng.multinomial(n, confusion.ravel() / n, size=resamples).reshape(resamples, *confusion.shape)
-    low, high = np.quantile(_shares(drawn)[2].mean(axis=-1), [0.025, 0.975])
+    low, high = np.quantile(macro_f1(drawn), [0.025, 0.975])
     return float(low), float(high)
