@@ -176,10 +176,8 @@ def evaluate(
         size = max(FER2013_SIZE, *(engine.card.image_size for engine in engines))
         seed = first.recipe.get("data_seed", 0)  # the splits that it was trained on
         data = load(dataset, labels=labels, image_size=size, seed=seed, limit=limit, window=first.window)
-    for card in (engine.card for engine in engines):
-        known = card.data
-        if limit is None and known.get("name") == data.name and known.get("fingerprint") != data.fingerprint:
-            terminal.say(f"{data.name} is not cut or read as {card.name} was trained: it may have seen test rows")
+    if limit is None:
+        _say_if_cut_otherwise(engines, data)
     with bar("evaluate", unit="faces") as advance:
         reports, predictions = judge(engines, data, views=views, on_batch=advance)
     judged = {name: found.to_dict() for name, found in reports.items()}
@@ -235,6 +233,65 @@ def groups(
     show(
         {"columns": [report.to_dict() for report in found]}, *lines, *([str(output)] if output else []), as_json=as_json
     )
+
+
+@app.command()
+def robustness(
+    model: Annotated[
+        list[str], typer.Argument(help="A shipped model's name, a run folder, an .onnx or a .keras file; or several.")
+    ],
+    dataset: Dataset = "drawn",
+    labels: Annotated[str, typer.Option(help=f"Whose labels a CSV gets: {LABELS}.")] = "auto",
+    split: Annotated[str, typer.Option(help="valid or test.")] = "valid",
+    baseline: Annotated[str, typer.Option(help="The model by whose errors those of all are divided.")] = "lenet",
+    corruption: Annotated[list[str], typer.Option(help="Only this one; all if left out. Repeatable.")] = (),
+    seed: Annotated[int, typer.Option(help="Of the noise and the directions.")] = 0,
+    output: Annotated[Path | None, typer.Option(help="Write the result here as JSON.")] = None,
+    figure: Annotated[Path | None, typer.Option(help="A picture of the curves, .png.")] = None,
+    backend: Backend = None,
+    limit: Limit = None,
+    as_json: AsJson = False,
+) -> None:
+    """Judge models on corrupted faces: noise, blur, light, blocks, covered eyes ... at five severities."""
+    from datetime import UTC, datetime
+
+    from fer_tf.data.corrupt import CORRUPTIONS
+    from fer_tf.data.fer2013 import SIZE as FER2013_SIZE
+    from fer_tf.data.readers import load
+    from fer_tf.files import check_writable
+    from fer_tf.inference.benchmark import host, save
+    from fer_tf.training import robustness as room
+
+    if split not in ("valid", "test"):
+        raise ValueError(f"--split must be valid or test, got {split!r}")
+    if unknown := [name for name in corruption if name not in CORRUPTIONS]:
+        raise ValueError(f"unknown corruption {unknown[0]!r}; known are {', '.join(CORRUPTIONS)}")
+    if figure and figure.suffix.lower() != ".png":
+        raise ValueError(f"a figure is written as .png, got {figure.name}")
+    for path in filter(None, (output, figure)):
+        check_writable(path)
+    with busy("loading models and data"):
+        engines = {name: _engine(name, backend) for name in dict.fromkeys([baseline, *model])}
+        cards = [engine.card for engine in engines.values()]
+        if len({card.recipe.get("data_seed", 0) for card in cards}) > 1:
+            raise ValueError("these models were trained on other splits: judge them one by one")
+        size = max(FER2013_SIZE, *(card.image_size for card in cards))
+        data = load(dataset, labels=labels, image_size=size, seed=cards[0].recipe.get("data_seed", 0), limit=limit)
+    if limit is None:
+        _say_if_cut_otherwise(engines.values(), data)
+    faces = getattr(data, split)
+    about = {"dataset": data.name, "split": split, "fingerprint": data.fingerprint, "limit": limit}
+    about |= {"image_size": faces.size, "date": datetime.now(UTC).date().isoformat(), "host": host()}
+    choices = {"corruptions": list(corruption) or list(CORRUPTIONS), "seed": seed}
+    with bar("robustness", unit="faces") as advance:
+        first = engines[baseline].card.name
+        found = about | room.robustness(list(engines.values()), faces, baseline=first, **choices, progress=advance)
+    if output:
+        save(found, output)
+    if figure:
+        _save_robustness(found, figure)
+    title = f"{data.name}, {found['n']:,} {split} rows"
+    show(found, tables.robustness(found, title=title), tables.corrupted(found), as_json=as_json)
 
 
 @app.command()
@@ -618,6 +675,28 @@ def _engine(model: str, backend: str | None, threads: int | None = None, request
     from fer_tf.inference.engine import load_engine
 
     return load_engine(model, backend=backend or "openvino-provider", threads=threads, requests=requests)
+
+
+def _say_if_cut_otherwise(engines, data) -> None:
+    """Say which models were trained on this data set cut or read in another way."""
+    for card in (engine.card for engine in engines):
+        known = card.data
+        if known.get("name") == data.name and known.get("fingerprint") != data.fingerprint:
+            terminal.say(f"{data.name} is not cut or read as {card.name} was trained: it may have seen test rows")
+
+
+def _save_robustness(found: dict, path: Path) -> None:
+    """Draw the curves, with the corruptions shown on a drawn face."""
+    from fer_tf import plots
+    from fer_tf.data.corrupt import examples
+    from fer_tf.data.drawn import draw_faces
+    from fer_tf.files import write_atomically
+
+    plots.use_style()
+    pictures = examples(draw_faces(1, size=48, seed=4), found["corruptions"], severities=found["severities"])
+    picture = io.BytesIO()
+    plots.robustness(found, pictures)[0].figure.savefig(picture, dpi=100)
+    write_atomically(path, picture.getvalue())
 
 
 def _beside(summary, *, timeline: Path | None, summary_file: Path | None) -> list[Path]:

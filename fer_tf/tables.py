@@ -42,6 +42,31 @@ def groups(report) -> Table:
     return table
 
 
+def robustness(found: dict, *, title: str) -> Table:
+    """Return a line per model: accuracy on faces as they are and corrupted, and the mean corruption error."""
+    names = "model", "accuracy", "corrupted", "interval", "mCE", "interval"
+    columns = [Column(name, no_wrap=i > 0, overflow="fold") for i, name in enumerate(names)]
+    table = Table(*columns, title=f"{title}; mCE: errors over {found['baseline']}'s", box=SIMPLE, padding=(0, 1, 0, 0))
+    for name, about in found["models"].items():
+        low, high = about["mean_corrupted_interval"]
+        cells = [_percent(about["accuracy"]), _percent(about["mean_corrupted"]), f"{100 * low:.1f}-{100 * high:.1f}"]
+        error, bounds = about["mce"], about["mce_interval"]
+        cells += ["-" if error is None else f"{100 * error:.1f} %"]
+        table.add_row(name, *cells, f"{100 * bounds[0]:.1f}-{100 * bounds[1]:.1f}" if bounds else "-")
+    return table
+
+
+def corrupted(found: dict) -> Table:
+    """Return accuracy on every corruption, the mean of its severities, a column per model."""
+    title = "accuracy by corruption, mean of the severities"
+    names = [Column(name, justify="right", overflow="fold") for name in found["models"]]
+    table = Table(Column("corruption", no_wrap=True), *names, title=title, box=SIMPLE, padding=(0, 1, 0, 0))
+    for corruption in found["corruptions"]:
+        shares = (about["corrupted"][corruption] for about in found["models"].values())
+        table.add_row(corruption, *(_percent(sum(each) / len(each)) for each in shares))
+    return table
+
+
 def balance(audit) -> Table:
     """Return how many images every emotion has in every split, from a data set's `Audit`."""
     table = Table("emotion", *(Column(split, justify="right") for split in audit.counts), title="class balance")

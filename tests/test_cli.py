@@ -38,7 +38,7 @@ def test_help_lists_every_command():
     assert done.returncode == 0
     for command in ("download", "split", "train", "evaluate", "export", "image", "video", "bench", "measure", "suite"):
         assert command in done.stdout
-    assert "models" in done.stdout
+    assert "models" in done.stdout and "robustness" in done.stdout
 
 
 def test_image_prints_every_face_sorted(picture, tmp_path):

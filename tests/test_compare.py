@@ -12,7 +12,23 @@ import pytest
 
 from fer_tf.card import ModelCard
 from fer_tf.labels import FER2013
-from fer_tf.training.compare import ensemble, holm, paired_tests, read_ablations, read_run, read_runs, summary
+from fer_tf.training.compare import (
+    agreement,
+    clean_and_leaked,
+    costs,
+    difference,
+    ensemble,
+    holm,
+    judged_data,
+    leads,
+    missed_by_all,
+    paired_tests,
+    read_ablations,
+    read_run,
+    read_runs,
+    recalls,
+    summary,
+)
 from fer_tf.training.evaluate import report
 
 LABELS = np.arange(70) % 7
@@ -177,6 +193,133 @@ def test_one_run_has_nothing_to_be_paired_with(tmp_path):
 )
 def test_holm(p, adjusted):
     assert holm(p) == pytest.approx(adjusted)
+
+
+def two_runs(tmp_path, first=(), second=(), **papers):
+    for name, wrong in (("a", first), ("b", second)):
+        write_run(tmp_path / name, wrong=wrong, **papers)
+    return read_runs(tmp_path)
+
+
+def test_who_leads_whom_is_the_tests_turned_into_a_square(tmp_path):
+    for name, wrong in (("a", range(0)), ("b", range(8)), ("c", range(14))):
+        write_run(tmp_path / name, wrong=wrong)
+    tests = paired_tests(read_runs(tmp_path))
+    points, p = leads(tests)
+    assert points.loc["a", "b"] == pytest.approx(100 * 8 / 70) and points.loc["c", "a"] == pytest.approx(-20)
+    assert (points + points.T).abs().to_numpy().max() == 0 and (np.diag(p) == 1).all()
+    assert p.loc["b", "a"] == p.loc["a", "b"] == tests[0].p_holm
+    assert [table.empty for table in leads([])] == [True, True]
+
+
+def test_a_difference_is_that_of_the_figures_and_its_interval_that_of_resampled_rows(tmp_path):
+    f1_score = pytest.importorskip("sklearn.metrics").f1_score
+    first, second = two_runs(tmp_path, [0, 1], range(12))
+    found = difference(first, second)
+    assert found.n == 70 and found.accuracy == pytest.approx(10 / 70)
+    assert found.macro_f1 == pytest.approx(
+        first.metrics["test"]["macro_f1"] - second.metrics["test"]["macro_f1"], abs=1e-9
+    )
+    rng, by_rows = np.random.default_rng(1), []
+    for _ in range(300):
+        rows = rng.integers(0, 70, 70)
+        scores = [
+            (np.mean(run.hits("test")[rows]), f1_score(LABELS[rows], run.answers("test")[rows], average="macro"))
+            for run in (first, second)
+        ]
+        by_rows.append(np.subtract(*scores))
+    low, high = np.quantile(by_rows, [0.025, 0.975], axis=0)
+    assert found.accuracy_interval == pytest.approx((low[0], high[0]), abs=0.03)
+    assert found.macro_f1_interval == pytest.approx((low[1], high[1]), abs=0.03)
+    assert difference(first, first).accuracy_interval == (0, 0)
+
+
+def test_recall_stands_by_run_and_emotion(tmp_path):
+    table = recalls(two_runs(tmp_path, [0]))
+    assert list(table.columns) == list(FER2013) and table.loc["a", FER2013[0]] == pytest.approx(0.9)
+    assert table.loc["b"].tolist() == [1] * 7
+
+
+def test_agreement_is_scikit_learns_kappa(tmp_path):
+    cohen_kappa_score = pytest.importorskip("sklearn.metrics").cohen_kappa_score
+    runs = two_runs(tmp_path, [0, 1, 2], [2, 3])
+    same, kappa = agreement(runs)
+    assert same.loc["a", "b"] == pytest.approx(67 / 70) and same.loc["a", "a"] == 1
+    assert kappa.loc["a", "b"] == pytest.approx(cohen_kappa_score(*(run.answers("test") for run in runs)))
+    constant = replace(runs[0], predictions={"test_logits": np.eye(7)[[3] * 70], "test_labels": LABELS})
+    assert agreement([constant, constant])[1].to_numpy().tolist() == [[1, 1], [1, 1]]  # chance alone does as much
+
+
+def test_rows_that_all_miss_are_named_with_what_most_say(tmp_path):
+    for name, wrong in (("a", [0, 8]), ("b", [0, 8, 9]), ("c", [0, 8])):
+        write_run(tmp_path / name, wrong=wrong)
+    runs = read_runs(tmp_path)
+    runs[2].predictions["test_logits"][0] = 9 * np.eye(7)[5]  # surer, but alone
+    table = missed_by_all(runs)
+    assert table["row"].tolist() == [8, 0] and table["said"].tolist() == [2, 1] and table["votes"].tolist() == [3, 2]
+    assert table["label"].tolist() == [1, 0] and (table["p"].diff()[1:] < 0).all()
+    assert sorted(missed_by_all(runs[:1])["row"]) == [0, 8]
+
+
+def test_clean_rows_stand_against_leaked_ones(tmp_path):
+    table = clean_and_leaked(two_runs(tmp_path, [0, 1, 60], clean=50))
+    assert table.loc["a", "clean"] == pytest.approx(48 / 50) and table.loc["a", "leaked"] == pytest.approx(19 / 20)
+    assert table.loc["a", "gap"] == pytest.approx(-0.01) and table.loc["b", "gap"] == 0
+    assert (table["leaked low"] < table["leaked"]).all() and (table["leaked"] <= table["leaked high"] + 1e-9).all()
+
+
+@pytest.mark.parametrize("clean", [0, 70])
+def test_without_leaked_or_clean_rows_nothing_is_held_against_anything(tmp_path, clean):
+    assert clean_and_leaked(two_runs(tmp_path, clean=clean)) is None
+
+
+def test_costs_are_in_the_best_unit_that_all_share(tmp_path):
+    from fer_tf import zoo
+
+    runs = two_runs(tmp_path)
+    known = zoo.measured()["architectures"]["lenet"]
+    as_measured = [replace(run, parameters=known["parameters"]) for run in runs]
+    what, cost = costs(as_measured)
+    assert what.startswith("one face, ms") and cost == [pytest.approx(cost[0])] * 2 and 0 < cost[0] < 100
+    exported = replace(runs[1], card=runs[1].card.with_(files={"model.onnx": {"multiply_adds": 5_000_000}}))
+    assert costs([as_measured[0], exported]) == (
+        "multiply-adds of one face, millions",
+        [known["multiply_adds"] / 1e6, 5.0],
+    )
+    what, cost = costs([replace(runs[0], parameters=2_000_000), runs[1]])
+    assert what == "parameters, millions" and cost[0] == 2 and np.isnan(cost[1])
+
+
+def test_the_faces_of_runs_are_found_again_or_the_difference_is_said(tmp_path):
+    from fer_tf.data.images import write_image
+    from fer_tf.data.readers import load
+
+    rng = np.random.default_rng(0)
+    for emotion in ("happy", "sad"):
+        for split, n in (("train", 9), ("valid", 4), ("test", 4)):
+            (tmp_path / "faces" / split / emotion).mkdir(parents=True)
+            for i in range(n):
+                picture = rng.integers(0, 255, (48, 48, 3), dtype=np.uint8)
+                write_image(tmp_path / "faces" / split / emotion / f"{i}.png", picture)
+    data = load(tmp_path / "faces", limit=4)
+    (run, _) = two_runs(tmp_path / "runs")
+    about = {"name": data.name, "fingerprint": data.fingerprint}
+    run = replace(run, card=run.card.with_(data=about, recipe={"dataset": str(tmp_path / "faces")}))
+    found = judged_data([run], limit=4)
+    assert found.fingerprint == data.fingerprint and np.array_equal(found.test.ids, data.test.ids)
+    with pytest.raises(ValueError, match=r"not what the runs saw .*give the limit"):
+        judged_data([run], limit=5)
+    gone = replace(run, card=run.card.with_(recipe={"dataset": str(tmp_path / "nowhere")}))
+    with pytest.raises(FileNotFoundError, match="no data set"):
+        judged_data([gone])
+
+
+def test_real_faces_come_with_votes(fer2013_csv, tmp_path):
+    (run, _) = two_runs(tmp_path)
+    about = {"name": "fer2013", "fingerprint": "3fda80744a31ad4c"}
+    data = judged_data([replace(run, card=run.card.with_(data=about, recipe={"dataset": "fer2013"}))], limit=1500)
+    beside = (fer2013_csv.parent / "fer2013new.csv").is_file()
+    assert len(data.test) == 3589 and (data.test.distributions is not None) == beside
 
 
 def test_summary_is_in_percent_with_n():

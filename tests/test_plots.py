@@ -35,6 +35,9 @@ HISTORY = pd.DataFrame(
 MODELS = pd.DataFrame(
     {"model": ["a", "b", "c"], "accuracy": [0.6, 0.7, 0.5], "low": [0.58, 0.69, 0.4], "high": [0.63, 0.71, 0.6]}
 )
+SQUARE = pd.DataFrame([[0.0, 3.2, -1.0], [-3.2, 0.0, 0.04], [1.0, -0.04, 0.0]], index=list("abc"), columns=list("abc"))
+PRICED = MODELS.assign(cost=[0.3, 4.0, 1.0], parameters=[6e5, 3e6, 2e6])
+RECALLS = pd.DataFrame(RNG.uniform(0, 1, (3, 8)), index=["lenet", "mobilenet_v2", "vgg"], columns=FERPLUS)
 GAINS = pd.DataFrame({"change": ["x", "y", "x"], "gain": [1.0, -2.0, 2.0], "margin": [0.5, 0.5, 1.0]})
 RUNGS = pd.DataFrame(
     [
@@ -76,12 +79,26 @@ ON_ONE = {  # figures on one Axes
     "compare_models": lambda ax=None: plots.compare_models(MODELS, ax=ax),
     "learning_curves": lambda ax=None: plots.learning_curves({"lenet": HISTORY, "vgg": HISTORY[:3]}, ax=ax),
     "ablations": lambda ax=None: plots.ablations(GAINS, ax=ax),
+    "recalls": lambda ax=None: plots.recalls(RECALLS, ax=ax),
+    "leads": lambda ax=None: plots.leads(SQUARE, SQUARE.abs() > 2, ax=ax),
+    "agreement": lambda ax=None: plots.agreement(SQUARE.abs() / 4, 1 - SQUARE.abs() / 4, ax=ax),
+    "pareto": lambda ax=None: plots.pareto(PRICED, cost="one face, ms", ax=ax),
     "ladder": lambda ax=None: plots.ladder(RUNGS, ax=ax),
     "ladder with bounds": lambda ax=None: plots.ladder(BOUNDED, peers={"fer 1.0": 54.8}, ax=ax),
     "over_time": lambda ax=None: plots.over_time(TIMES, ax=ax),
     "position_similarity": lambda ax=None: plots.position_similarity(RNG.normal(size=(36, 8)), ax=ax),
     "embedding_map": lambda ax=None: plots.embedding_map(RNG.normal(size=(400, 2)), TRUE, FER2013, ax=ax),
     "cosines": lambda ax=None: plots.cosines(np.corrcoef(RNG.normal(size=(8, 5))), FERPLUS, ax=ax),
+}
+ROBUST = {
+    "severities": [1, 5],
+    "corruptions": {
+        name: {"unit": "of the side", "amounts": [0.01, 0.2]} for name in ("blur", "low resolution", "JPEG")
+    },
+    "models": {
+        model: {"accuracy": 0.7, "corrupted": {kind: [0.5, 0.2] for kind in ("blur", "low resolution", "JPEG")}}
+        for model in ("lenet", "mobilenet_v2", "mobilenet_v2-int8", "vgg")
+    },
 }
 IMAGES = RNG.integers(0, 255, (5, 16, 16, 1), dtype=np.uint8)
 MAPS = np.zeros((5, 16, 16), np.float32)
@@ -91,6 +108,7 @@ ON_MANY = {
     "patches": lambda: plots.patches(IMAGES[0], patch_size=4),
     "sequence": lambda: plots.patches(IMAGES[0], patch_size=4, columns=16),
     "saliency_grid": lambda: plots.saliency_grid(IMAGES, MAPS, ["happy"] * 5),
+    "robustness": lambda: plots.robustness(ROBUST, dict.fromkeys(ROBUST["corruptions"], IMAGES[:3])),
     "history": lambda: plots.history(HISTORY),
     "timeline": lambda: plots.timeline(people(3)),
     "timeline of many": lambda: plots.timeline(people(8)),
@@ -199,6 +217,28 @@ def test_models_are_sorted_and_intervals_reach_from_low_to_high():
     assert [label.get_text() for label in ax.get_yticklabels()] == ["c", "a", "b"]  # from the bottom
     reach = [segment[:, 0].tolist() for segment in ax.containers[0].lines[2][0].get_segments()]
     assert np.allclose(reach, [[0.4, 0.6], [0.58, 0.63], [0.69, 0.71]])
+
+
+def test_leads_are_starred_where_sure_and_nothing_leads_itself():
+    texts = [text.get_text() for text in plots.leads(SQUARE, SQUARE.abs() > 2).texts]
+    assert texts == ["", "+3.2*", "-1.0", "-3.2*", "", "0.0", "+1.0", "0.0", ""]
+
+
+def test_the_pareto_front_joins_those_that_none_beats():
+    ax = plots.pareto(PRICED, cost="one face, ms")
+    (front,) = [line for line in ax.lines if line.get_label() == "beaten by none"]
+    assert front.get_xydata().tolist() == [[0.3, 0.6], [4.0, 0.7]]  # c costs more than a and knows less
+    assert words(ax.get_legend()) == ["beaten by none", "b, 3 M", "a, 0.6 M", "c, 2 M"]
+    assert len(plots.pareto(PRICED[:1], cost="one face, ms").collections) >= 1
+
+
+def test_robustness_has_a_panel_for_each_corruption_and_a_face_over_each_severity():
+    axes = plots.robustness(ROBUST, dict.fromkeys(ROBUST["corruptions"], IMAGES[:3]))
+    assert titles(axes) == ["Blur", "Low resolution", "JPEG"]
+    assert [tick.get_text() for tick in axes[0].get_xticklabels()] == ["none", "1\n0.01", "5\n0.2"]
+    assert all(line.get_ydata().tolist() == [0.7, 0.5, 0.2] for line in axes[1].lines)
+    looks = {(line.get_color(), line.get_linestyle(), line.get_marker()) for line in axes[0].lines}
+    assert len(looks) == 4 and len(axes[0].artists) == 3
 
 
 def test_ladder_keeps_the_order_of_the_rungs_and_names_the_provider():

@@ -1,4 +1,4 @@
-"""Finished runs side by side, read from their folders alone: one table, and a paired test of every two."""
+"""Finished runs side by side, read from their folders alone: tables, paired tests, agreement, what all get wrong."""
 
 import io
 import json
@@ -10,8 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
+from fer_tf import zoo
 from fer_tf.card import ModelCard
-from fer_tf.training.evaluate import reports
+from fer_tf.data.labelled import Splits
+from fer_tf.faces import softmax
+from fer_tf.training.evaluate import macro_f1, reports, wilson_interval
 
 LEVEL = 0.05
 """A p-value below this is called a real difference."""
@@ -43,8 +46,12 @@ class Run:
             splits = [name.removesuffix("_logits") for name in self.predictions if name.endswith("_logits")]
             known = ", ".join(f"{name}, {name}_clean" for name in splits)
             raise ValueError(f"{self.name} has no predictions on {split!r}; known are {known}")
-        right = self.predictions[f"{whole}_logits"].argmax(axis=1) == self.predictions[f"{whole}_labels"]
+        right = self.answers(whole) == self.predictions[f"{whole}_labels"]
         return right if split == whole else right[self.predictions[split]]
+
+    def answers(self, split: str) -> np.ndarray:
+        """Return int64 (n,): the emotion that is named on each row of valid or test."""
+        return self.predictions[f"{split}_logits"].argmax(axis=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +85,19 @@ class Paired:
         if self.p_holm < LEVEL:
             return f"{found}, and that is more than chance would explain ({_p(self.p_holm)})."
         return f"{found}, but chance alone may well do as much ({_p(self.p_holm)}): these faces do not tell them apart."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """What the first run has over the second on the same n rows, as shares, each with a 95 % bootstrap interval."""
+
+    first: str
+    second: str
+    n: int
+    accuracy: float
+    accuracy_interval: tuple[float, float]
+    macro_f1: float
+    macro_f1_interval: tuple[float, float]
 
 
 def read_run(folder: Path) -> Run:
@@ -172,6 +192,165 @@ def paired_tests(runs: Sequence[Run], *, split: str = "test") -> list[Paired]:
     return [replace(test, p_holm=p) for test, p in zip(tests, holm([test.p for test in tests]), strict=True)]
 
 
+def leads(tests: Sequence[Paired]):
+    """Return who beats whom as two square pandas tables, runs as rows and columns, from `paired_tests`.
+
+    The first holds the points of accuracy by which the run of a row leads that of a column, the second Holm's p.
+    """
+    import pandas as pd
+
+    names = list(dict.fromkeys(name for test in tests for name in (test.first, test.second)))
+    points = pd.DataFrame(0.0, index=names, columns=names)
+    p = pd.DataFrame(1.0, index=names, columns=names)
+    for test in tests:
+        lead = 100 * (test.only_first - test.only_second) / test.n
+        points.loc[test.first, test.second], points.loc[test.second, test.first] = lead, -lead
+        p.loc[test.first, test.second] = p.loc[test.second, test.first] = test.p_holm
+    return points, p
+
+
+def difference(first: Run, second: Run, *, split: str = "test", resamples: int = 2000, seed: int = 0) -> Difference:
+    """Return what one run has over another in accuracy and macro-F1 on valid or test, with paired bootstrap intervals.
+
+    A resample takes rows, each with the answers of both runs; that is the same as resampling the cells of the table
+    label x first answer x second answer (Efron 1979, percentiles).
+    """
+    labels, k = first.predictions[f"{split}_labels"], len(first.card.emotions)
+    cells = (labels * k + first.answers(split)) * k + second.answers(split)
+    counts, n = np.bincount(cells, minlength=k**3), len(labels)
+    drawn = np.random.default_rng(seed).multinomial(n, counts / n, size=resamples)
+    table = np.concatenate([counts[None], drawn]).reshape(-1, k, k, k)
+    confusions = table.sum(axis=3), table.sum(axis=2)
+    hits = [np.trace(confusion, axis1=1, axis2=2) / n for confusion in confusions]
+    accuracy, f1 = hits[0] - hits[1], macro_f1(confusions[0]) - macro_f1(confusions[1])
+    bounds = np.quantile([accuracy[1:], f1[1:]], [0.025, 0.975], axis=1).T
+    return Difference(
+        first=first.name,
+        second=second.name,
+        n=n,
+        accuracy=float(accuracy[0]),
+        accuracy_interval=tuple(bounds[0].tolist()),
+        macro_f1=float(f1[0]),
+        macro_f1_interval=tuple(bounds[1].tolist()),
+    )
+
+
+def recalls(runs: Sequence[Run], *, split: str = "test"):
+    """Return the recall of every emotion (columns) by every run (rows), a pandas table of 0..1."""
+    import pandas as pd
+
+    found = {run.name: {e: each["recall"] for e, each in run.metrics[split]["per_emotion"].items()} for run in runs}
+    return pd.DataFrame(found).T
+
+
+def agreement(runs: Sequence[Run], *, split: str = "test"):
+    """Return how alike the answers of every two runs are, as two square pandas tables: share of equal ones, kappa.
+
+    Cohen's kappa (1960) is the share over what two would reach who give the same emotions as often, by chance: 0 is
+    chance, 1 the same answer to every face.
+    """
+    import pandas as pd
+
+    names, emotions = [run.name for run in runs], len(runs[0].card.emotions)
+    answers = np.eye(emotions)[[run.answers(split) for run in runs]]  # (runs, n, emotions)
+    same = np.einsum("anc,bnc->ab", answers, answers) / answers.shape[1]
+    shares = answers.mean(axis=1)  # (runs, emotions)
+    chance = shares @ shares.T
+    kappa = np.divide(same - chance, 1 - chance, out=np.ones_like(same), where=chance < 1)
+    return tuple(pd.DataFrame(table, index=names, columns=names) for table in (same, kappa))
+
+
+def missed_by_all(runs: Sequence[Run], *, split: str = "test"):
+    """Return the rows of valid or test that every run gets wrong, as a pandas table, the surest mistakes first.
+
+    row       number in the split
+    label     index into the emotions; said: what most runs answer, and how many of them: votes
+    p         the mean probability that the runs give to that answer
+    """
+    import pandas as pd
+
+    missed = np.flatnonzero(~np.any([run.hits(split) for run in runs], axis=0))
+    answers = np.eye(len(runs[0].card.emotions), dtype=int)[[run.answers(split)[missed] for run in runs]]
+    votes = answers.sum(axis=0)  # (missed, emotions)
+    p = np.mean([softmax(run.predictions[f"{split}_logits"][missed]) for run in runs], axis=0)
+    said = (votes + p).argmax(axis=1)  # of answers given equally often the more probable
+    each = np.arange(len(missed)), said
+    labels = runs[0].predictions[f"{split}_labels"][missed]
+    table = pd.DataFrame({"row": missed, "label": labels, "said": said, "votes": votes[each], "p": p[each]})
+    return table.sort_values("p", ascending=False, kind="stable", ignore_index=True)
+
+
+def clean_and_leaked(runs: Sequence[Run], *, split: str = "test"):
+    """Return accuracy on clean rows of valid or test and on leaked ones, whose image an earlier split has, too.
+
+    A pandas table of shares, a row per run: clean and leaked, each with the low and high end of its 95 % interval, and
+    gap, leaked minus clean. None where there is no leaked or no clean row.
+    """
+    import pandas as pd
+
+    rows = {}
+    for run in runs:
+        hits, clean = run.hits(split), run.predictions[f"{split}_clean"]
+        if not 0 < clean.sum() < len(clean):
+            return None
+        cells = rows[run.name] = {}
+        for name, part in (("clean", hits[clean]), ("leaked", hits[~clean])):
+            low, high = wilson_interval(int(part.sum()), len(part))
+            cells |= {name: part.mean(), f"{name} low": low, f"{name} high": high}
+        cells["gap"] = cells["leaked"] - cells["clean"]
+    return pd.DataFrame(rows).T
+
+
+def costs(runs: Sequence[Run]) -> tuple[str, list[float]]:
+    """Return what one face costs each run, and in what: the best measure that is known of all of them.
+
+    That is the median latency that `fer-tf measure` found for the network (the same architecture, input shape and
+    number of parameters) on the machine that the words name; else multiply-adds, which cards of exported runs carry,
+    too; else the number of parameters, nan where there is no model.keras.
+    """
+    found = zoo.measured()
+    same = [_measured(run, found["architectures"]) for run in runs]
+    if all(same):
+        host = f"{found['host']['cores']} cores of {found['host']['cpu']}"
+        timed = [about["backends"]["openvino-provider"]["batches"]["1"]["latency_ms"]["p50"] for about in same]
+        return f"one face, ms (OpenVINO's provider, {host})", timed
+    told = [
+        [about.get("multiply_adds") for about in (*run.card.files.values(), like)]
+        for run, like in zip(runs, same, strict=True)
+    ]
+    if all(map(any, told)):
+        return "multiply-adds of one face, millions", [next(filter(None, each)) / 1e6 for each in told]
+    return "parameters, millions", [np.nan if run.parameters is None else run.parameters / 1e6 for run in runs]
+
+
+def judged_data(runs: Sequence[Run], *, limit: int | None = None) -> Splits:
+    """Return the data set that runs of one folder were judged on, read anew as their cards say, with votes if known.
+
+    limit  rows per split that the training was given; all of them are tried, too
+
+    Raises what `load` does where the data are not there, ValueError if they are not those of the cards' fingerprint.
+    """
+    from fer_tf.data.readers import SIZE, load
+
+    card = runs[0].card
+    dataset, labels = card.recipe.get("dataset") or card.data.get("name", ""), card.recipe.get("labels", "auto")
+    own = dataset != "ferplus" and labels in ("auto", "fer2013", "fer2013-votes")
+    for size in sorted({SIZE, *(max(SIZE, run.card.image_size) for run in runs)}):
+        for rows in dict.fromkeys([limit, None]):
+            choices = {"image_size": size, "seed": card.recipe.get("data_seed", 0), "limit": rows}
+            try:
+                data = load(dataset, labels="fer2013-votes" if own else labels, **choices)
+            except (FileNotFoundError, ValueError):
+                if not own:
+                    raise
+                data = load(dataset, labels=labels, **choices)  # there are no votes beside it
+            if data.fingerprint == card.data.get("fingerprint"):
+                return data
+    raise ValueError(
+        f"{data.name} as it is read here is not what the runs saw ({_data(runs[0])}): give the limit that they had"
+    )
+
+
 def read_ablations(path: Path):
     """Return what benchmarks/ablations.py wrote as a pandas table, one row per run.
 
@@ -222,6 +401,13 @@ def _mcnemar(first: Run, second: Run, split: str) -> Paired:
 
 def _data(run: Run) -> str:
     return f"{run.card.data.get('name', 'unnamed')} {run.card.data.get('fingerprint', 'without fingerprint')}"
+
+
+def _measured(run: Run, architectures: dict) -> dict:
+    """Return the figures of the network that `fer-tf measure` built, if it is this one; else nothing."""
+    like = architectures.get(run.card.architecture, {})
+    shape = like.get("input_shape"), like.get("parameters")
+    return like if shape == (list(run.card.input_shape), run.parameters) else {}
 
 
 def count_parameters(model: Path) -> int | None:

@@ -184,6 +184,11 @@ def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, *, emotions: int
     return np.bincount(labels * emotions + predicted, minlength=emotions**2).reshape(emotions, emotions)
 
 
+def macro_f1(confusions: np.ndarray) -> np.ndarray:
+    """Return the mean F1 of the emotions, (...,), of counts (..., emotions, emotions)."""
+    return _shares(confusions)[2].mean(axis=-1)
+
+
 def wilson_interval(hits: int, n: int) -> tuple[float, float]:
     """Return the 95 % score interval of a share (Wilson 1927)."""
     z, share = 1.959964, hits / n
