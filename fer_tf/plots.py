@@ -101,6 +101,55 @@ def saliency_grid(images: np.ndarray, maps: np.ndarray, titles: Sequence[str], *
     return axes
 
 
+def saliency_table(images: np.ndarray, maps: Mapping[str, np.ndarray], titles: Sequence[str]) -> np.ndarray:
+    """Draw pictures side by side and below them the same under several maps, a row each; returns Axes (1 + rows, n).
+
+    images  uint8 (n, s, s, 1 or 3)
+    maps    what the row is called -> float (n, s, s), 0..1, drawn as `saliency_grid` does
+    titles  above each picture
+    """
+    images = np.broadcast_to(images, (*images.shape[:3], 3))
+    cell, lines = 1.3, max(title.count("\n") + 1 for title in (_wrapped(title, 1.25) for title in titles))
+    size = (1.35 + cell * len(images), 0.19 * lines + (cell + 0.05) * (1 + len(maps)))
+    axes = plt.subplots(1 + len(maps), len(images), figsize=size, squeeze=False, layout="constrained")[1]
+    axes[0, 0].figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.0, hspace=0.0)
+    for row, (name, own) in zip(axes, {"picture": None, **maps}.items(), strict=True):
+        for i, ax in enumerate(row):
+            ax.set_axis_off()
+            empty = own is not None and not (own[i] > 0).any()
+            under = images[i] if own is None else _under_map(images[i], np.clip(own[i], 0, 1)).astype(np.uint8)
+            ax.imshow(np.full_like(images[i], 238) if empty else under)
+            if empty:
+                middle = images.shape[2] / 2 - 0.5, images.shape[1] / 2 - 0.5
+                ax.text(*middle, "no evidence", ha="center", va="center", fontsize=SHEET, color=INK)
+        label = _wrapped(name.replace("_", " "), 1.25)
+        row[0].text(-0.06, 0.5, label, ha="right", va="center", fontsize=SHEET, transform=row[0].transAxes)
+    for ax, title in zip(axes[0], titles, strict=True):
+        ax.set_title(_wrapped(title, 1.25), fontsize=SHEET, fontweight="normal", loc="center", pad=3)
+    return axes
+
+
+def covering(deleted: Mapping[str, np.ndarray], inserted: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Draw mean probabilities while faces are taken away and while they come back, by map; returns two Axes.
+
+    deleted, inserted  what the map is called -> float (steps + 1,), as `explain_scores.deletion` and `insertion` give
+                       them for a face. The legend names the area under each
+    """
+    axes = plt.subplots(1, 2, figsize=(9.5, 4.6), layout="constrained", sharey=True)[1]
+    titles = {"Deletion: a good map falls early": deleted, "Insertion: a good map rises early": inserted}
+    for ax, (title, curves) in zip(axes, titles.items(), strict=True):
+        for number, (name, curve) in enumerate(curves.items()):
+            x = np.linspace(0, 1, len(curve))
+            look = {"color": SERIES[number % len(SERIES)], "linestyle": ("-", "--", "-.", ":", "-")[number % 5]}
+            ax.plot(x, curve, linewidth=2, label=f"{name}: {np.trapezoid(curve, x):.2f}", **look)
+        ax.set(title=title, xlabel="share of the pixels, brightest first", ylim=(0, 1))
+        _percent(ax.xaxis, whole=True)
+        _percent(ax.yaxis, whole=True)
+        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), title="map: area under the curve")
+    axes[0].set_ylabel("probability of the answer")
+    return axes
+
+
 def patches(image: np.ndarray, *, patch_size: int, columns: int | None = None, ax: Axes | None = None) -> Axes:
     """Draw a picture cut into patches, as a vision transformer takes it: in their places, or in rows of `columns`.
 

@@ -103,12 +103,16 @@ ROBUST = {
 IMAGES = RNG.integers(0, 255, (5, 16, 16, 1), dtype=np.uint8)
 MAPS = np.zeros((5, 16, 16), np.float32)
 MAPS[:, 4, 4] = 1
+TITLES = ["surprise, said disgust"] * 5
+MAP_NAMES = ("hires_cam", "another face's map", "random blobs", "random dots")
 ON_MANY = {
     "contact_sheet": lambda: plots.contact_sheet(IMAGES, titles=["surprise → disgust"] * 5, columns=3),
     "patches": lambda: plots.patches(IMAGES[0], patch_size=4),
     "sequence": lambda: plots.patches(IMAGES[0], patch_size=4, columns=16),
     "saliency_grid": lambda: plots.saliency_grid(IMAGES, MAPS, ["happy"] * 5),
     "robustness": lambda: plots.robustness(ROBUST, dict.fromkeys(ROBUST["corruptions"], IMAGES[:3])),
+    "saliency_table": lambda: plots.saliency_table(IMAGES, {"integrated_gradients": MAPS, "b": 0 * MAPS}, TITLES),
+    "covering": lambda: plots.covering(dict.fromkeys(MAP_NAMES, P[0]), dict.fromkeys(MAP_NAMES, P[1])),
     "history": lambda: plots.history(HISTORY),
     "timeline": lambda: plots.timeline(people(3)),
     "timeline of many": lambda: plots.timeline(people(8)),
@@ -261,6 +265,21 @@ def test_saliency_leaves_the_image_where_the_network_did_not_look():
     plain, overlay = shown[:, :16], shown[:, -16:]
     changed = (plain != overlay).any(axis=2)
     assert changed[4, 4] and changed.sum() == 1
+
+
+def test_a_table_of_maps_has_a_row_for_each_and_says_where_one_is_empty():
+    axes = plots.saliency_table(
+        IMAGES, {"first": MAPS, "second": MAPS * np.array([1, 0, 1, 1, 1])[:, None, None]}, TITLES
+    )
+    assert axes.shape == (3, 5) and words(axes[2, 1]) == ["no evidence"] and not words(axes[1, 1])
+    shown = axes[1, 0].images[0].get_array()
+    assert np.array_equal(shown[8:, 8:], np.broadcast_to(IMAGES[0], (16, 16, 3))[8:, 8:])
+    assert not np.array_equal(shown[4, 4], np.broadcast_to(IMAGES[0], (16, 16, 3))[4, 4])
+
+
+def test_covering_names_the_area_under_each_curve():
+    axes = plots.covering({"a map": np.array([1, 0.5, 0])}, {"a map": np.array([0, 1, 1])})
+    assert [words(ax.get_legend())[-1] for ax in axes] == ["a map: 0.50", "a map: 0.75"]
 
 
 def test_saliency_says_where_a_map_is_empty_and_what_its_colours_mean():

@@ -10,17 +10,28 @@ import cv2
 import numpy as np
 
 from fer_tf.data.drawn_clip import DrawnClip, draw_clip
+from fer_tf.data.drawn_face import outlines, turned
 from fer_tf.data.drawn_paint import paint
 from fer_tf.data.drawn_tables import APEX, sample_traits
 from fer_tf.data.labelled import LabelledFaces, Splits
 from fer_tf.labels import CIRCUMPLEX, FER2013
 
-__all__ = ["TERMS", "DrawnClip", "backgrounds", "draw_clip", "draw_faces", "photograph", "splits"]
+__all__ = [
+    "TERMS",
+    "DrawnClip",
+    "backgrounds",
+    "draw_clip",
+    "draw_faces",
+    "draw_faces_and_regions",
+    "photograph",
+    "splits",
+]
 
 TERMS = "Drawings made by this program, no photographs and no real people; no rights reserved (CC0 1.0)."
 SIZES = (48, 224)  # smallest and largest side in pixels
 OVERSAMPLING = 2  # faces are painted larger, then averaged
 CHUNK = 64  # faces painted at a time, which bounds the memory
+REGIONS = {"eyes": "eyes", "brows": "brows", "mouth": "lips"}  # region -> outlines that it encloses
 PLANE = np.array([CIRCUMPLEX[emotion] for emotion in FER2013])  # (emotions, 2): valence, arousal
 
 
@@ -43,6 +54,33 @@ def draw_faces(n: int, *, size: int = 48, seed: int | np.random.SeedSequence = 0
     mix   0 draws pure expressions at their apex, 1 leaves the main emotion a share of 0.5 to 1
     Raises ValueError for other numbers.
     """
+    return _faces(n, size, seed, mix)[0]
+
+
+def draw_faces_and_regions(
+    n: int, *, size: int = 48, seed: int | np.random.SeedSequence = 0, mix: float = 1.0
+) -> tuple[LabelledFaces, dict[str, np.ndarray]]:
+    """Return the faces of `draw_faces`, and where their "eyes", "brows" and "mouth" are, each bool (n, size, size).
+
+    A region is the part's convex hull and a margin of a 24th of the side: the mouth with its lips, each eye with its
+    lids. Hair or glasses may lie before it.
+    """
+    faces, (traits, units, centre, radius) = _faces(n, size, seed, mix)
+    parts = turned(outlines(traits, units), traits)
+    brush = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * round(size / 24) + 1,) * 2)
+    regions = {}
+    for name, part in REGIONS.items():
+        contours = centre[:, None, None] + radius[:, None, None, None] * parts[part] - 0.5  # of the pixels' middles
+        masks = np.zeros((n, size, size), np.uint8)
+        for mask, pair in zip(masks, contours.astype(np.float32), strict=True):
+            for contour in pair:
+                cv2.fillConvexPoly(mask, cv2.convexHull(np.rint(contour).astype(np.int32)), 1)
+        regions[name] = np.stack([cv2.dilate(mask, brush) for mask in masks]).astype(bool)
+    return faces, regions
+
+
+def _faces(n, size, seed, mix):
+    """Return the faces, and traits, units, centres (n, 2) and radii (n,) in pixels of the pictures."""
     if n < 1:
         raise ValueError(f"n must be at least 1 face, got {n}")
     if not SIZES[0] <= size <= SIZES[1]:
@@ -54,11 +92,11 @@ def draw_faces(n: int, *, size: int = 48, seed: int | np.random.SeedSequence = 0
     distributions = _distributions(labels, mix, rng)
     units = np.clip(distributions @ APEX * rng.uniform(0.75, 1.15, (n, APEX.shape[1])), 0, 1).astype(np.float32)
     traits = sample_traits(n, rng)
-    images = np.empty((n, size, size, 3), np.uint8)
+    images, centre, radius = np.empty((n, size, size, 3), np.uint8), np.empty((n, 2)), np.empty(n)
     for start in range(0, n, CHUNK):
         part = slice(start, start + CHUNK)
-        _draw(images[part], traits[part], units[part], rng)
-    return LabelledFaces(
+        centre[part], radius[part] = _draw(images[part], traits[part], units[part], rng)
+    faces = LabelledFaces(
         images=images,
         labels=labels,
         emotions=FER2013,
@@ -66,6 +104,7 @@ def draw_faces(n: int, *, size: int = 48, seed: int | np.random.SeedSequence = 0
         distributions=distributions.astype(np.float32),
         affect=(distributions @ PLANE).astype(np.float32),
     )
+    return faces, (traits, units, centre, radius)
 
 
 def _distributions(labels, mix, rng):
@@ -81,7 +120,10 @@ def _distributions(labels, mix, rng):
 
 
 def _draw(images, traits, units, rng):
-    """Fill uint8 (n, size, size, 3): background, face, then what a camera does: blur, exposure, noise."""
+    """Fill uint8 (n, size, size, 3): background, face, then what a camera does: blur, exposure, noise.
+
+    Returns the centres (n, 2) and radii (n,) of the faces, in pixels of the pictures.
+    """
     n, size = images.shape[:2]
     side = size * OVERSAMPLING
     canvases = backgrounds(n, side, rng)
@@ -92,6 +134,7 @@ def _draw(images, traits, units, rng):
     gain = rng.uniform(0.75, 1.1, n)
     for i, canvas in enumerate(canvases):
         images[i] = photograph(canvas, size, blur=blur[i], gain=gain[i], grain=grain[i], rng=rng)
+    return centre / OVERSAMPLING, radius / OVERSAMPLING
 
 
 def backgrounds(n: int, side: int, rng: np.random.Generator) -> list[np.ndarray]:
