@@ -420,6 +420,55 @@ def video(
 
 
 @app.command()
+def serve(
+    model: Model = "mobilenet_v2",
+    detector: Detector = "haar",
+    backend: Backend = None,
+    host: Annotated[
+        str, typer.Option(help="Where to listen; 0.0.0.0 for all that can reach this machine.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0 takes a free one.")] = 8000,
+    workers: Annotated[int | None, typer.Option(help="Threads that work on pictures; cores.")] = None,
+    batch: Annotated[int, typer.Option(help="Pictures that one of them takes together, at most.")] = 8,
+    max_wait: Annotated[float, typer.Option(help="Milliseconds that the first of them waits for others.")] = 2.0,
+    max_bytes: Annotated[int, typer.Option(help="Of a request.")] = 10_000_000,
+    max_pixels: Annotated[int, typer.Option(help="Of a picture.")] = 40_000_000,
+    deadline: Annotated[float, typer.Option(help="Seconds until an answer, or a refusal.")] = 10.0,
+    api_key: Annotated[
+        str | None, typer.Option(envvar="FER_TF_API_KEY", help="What clients must send; better as this variable.")
+    ] = None,
+) -> None:
+    """Serve POST /v1/detect, a page at /, health checks and metrics until Ctrl-C; what was accepted is finished."""
+    if not find_spec("fastapi") or not find_spec("uvicorn"):
+        raise ValueError("serving needs FastAPI and Uvicorn: pip install 'fer-tf[serve]'")
+    import uvicorn
+
+    from fer_tf.inference.detect import load_detector
+    from fer_tf.inference.pipeline import cores
+    from fer_tf.inference.serve import Limits, create_app
+
+    _check_requests(workers)
+    workers = workers or cores()
+    limits = {
+        "bytes": max_bytes,
+        "pixels": max_pixels,
+        "deadline_s": deadline,
+        "batch": batch,
+        "wait_s": max_wait / 1000,
+    }
+    with busy("loading the model"):
+        engine = _engine(model, backend, requests=workers)
+        detectors = [load_detector(detector) for _ in range(workers)]
+        service = create_app(engine=engine, detectors=detectors, limits=Limits(**limits), api_key=api_key)
+    logging.getLogger("fer_tf.serve").setLevel("INFO")
+    config = uvicorn.Config(service, host=host, port=port, access_log=False, server_header=False, log_level="warning")
+    config.timeout_graceful_shutdown, config.limit_concurrency = 30, 1000
+    terminal.say(f"{engine.card.name} on {engine.provider}, {detector}: http://{host}:{port} (Ctrl-C stops)")
+    with suppress(KeyboardInterrupt):  # which comes again, once everything is finished
+        uvicorn.Server(config).run()
+
+
+@app.command()
 def bench(
     clip: Annotated[
         Path | None, typer.Argument(help="A clip; a drawn one of 640x480 with one face if left out.")

@@ -53,9 +53,10 @@ class Engine:
 
     def logits(self, crops: np.ndarray) -> np.ndarray:
         """Return float32 (n, emotions) over the card's temperature for RGB crops uint8 (n, *card.input_shape)."""
-        return self._judged(self.run(crops)["logits"])
+        return self.calibrated(self.run(crops)["logits"])
 
-    def _judged(self, logits: np.ndarray) -> np.ndarray:
+    def calibrated(self, logits: np.ndarray) -> np.ndarray:
+        """Return what `run` gave as logits over the temperature; raises ValueError where they are not finite."""
         logits = logits / np.float32(self.card.temperature)
         if not np.isfinite(logits).all():
             raise ValueError(
