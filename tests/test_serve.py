@@ -7,14 +7,13 @@ import re
 import socket
 import threading
 import time
+import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
-
-pytest.importorskip("fastapi", reason="the serve extra is not installed")
 import uvicorn
 from fastapi.testclient import TestClient
+from PIL import Image
 from squares import BLUE, FINDER, RED, squares
 
 from fer_tf.inference.detect import Detector
@@ -122,8 +121,6 @@ def bomb(width: int, height: int) -> bytes:
     """A PNG whose header claims more than it holds."""
     data = bytearray(encoded(np.zeros((2, 2, 3), np.uint8)))
     data[16:24] = width.to_bytes(4, "big") + height.to_bytes(4, "big")
-    import zlib
-
     data[29:33] = zlib.crc32(data[12:29]).to_bytes(4, "big")
     return bytes(data)
 

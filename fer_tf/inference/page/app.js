@@ -43,16 +43,23 @@ function draw(source, found, width, height) {
   const canvas = $("canvas"), pen = canvas.getContext("2d");
   canvas.width = width; canvas.height = height;
   pen.drawImage(source, 0, 0, width, height);
-  const zoom = width / found.image.width, line = Math.max(14, width / 32);
+  const zoom = width / found.image.width, line = Math.max(14, width / 40);
+  const boxes = found.faces.map((face) => face.box.map((side) => side * zoom));
+  const colour = (face) => colours[face.label] || "#8C8C8C";
   pen.font = `600 ${line}px system-ui, sans-serif`;
   pen.textBaseline = "middle";
+  pen.lineWidth = line / 6;
   found.faces.forEach((face, i) => {
-    const [left, top, right, bottom] = face.box.map((side) => side * zoom);
-    const text = `${i + 1} ${face.label} ${Math.round(100 * face.probabilities[face.label])} %`;
-    pen.lineWidth = line / 6; pen.strokeStyle = pen.fillStyle = colours[face.label] || "#8C8C8C";
+    const [left, top, right, bottom] = boxes[i];
+    pen.strokeStyle = colour(face);
     pen.strokeRect(left, top, right - left, bottom - top);
+  });
+  found.faces.forEach((face, i) => { // of several faces the list says more: their words would hide each other
+    const [left, top, , bottom] = boxes[i], share = Math.round(100 * face.probabilities[face.label]);
+    const text = found.faces.length > 1 ? `${i + 1}` : `${face.label} ${share} %`;
     const wide = pen.measureText(text).width + line, x = Math.max(0, Math.min(left, width - wide));
     const y = top >= 1.5 * line ? top - 1.5 * line : Math.min(bottom, height - 1.5 * line);
+    pen.fillStyle = colour(face);
     pen.fillRect(x, y, wide, 1.5 * line);
     pen.fillStyle = "#ffffff"; pen.strokeStyle = "rgba(0, 0, 0, .65)"; pen.lineWidth = line / 8;
     pen.strokeText(text, x + line / 2, y + 0.75 * line);
