@@ -27,7 +27,7 @@ app = typer.Typer(
 Model = Annotated[str, typer.Option(help="A shipped model's name, a run folder, an .onnx or a .keras file.")]
 Backend = Annotated[
     str | None,
-    typer.Option(help="openvino-provider (default), cpu, openvino, or any ONNX Runtime provider by its name."),
+    typer.Option(help="openvino-provider (default), cpu, openvino, an ONNX Runtime provider, or kserve://host:port."),
 ]
 Detector = Annotated[
     str,
@@ -239,7 +239,9 @@ def groups(
 
 @app.command()
 def export(
-    source: Annotated[Path, typer.Argument(help="A run folder or a .keras file with its card.json.")],
+    source: Annotated[
+        Path, typer.Argument(help="A run folder or a .keras file with its card.json; for --repository an ONNX model.")
+    ],
     target: Annotated[
         Path | None,
         typer.Option(help="The .onnx file; if left out model.onnx beside the source, or in model-zoo/ there."),
@@ -248,9 +250,20 @@ def export(
         str,
         typer.Option(help="fer-tf, or model-zoo: like the ONNX Model Zoo's emotion-ferplus (8 emotions, 64 px)."),
     ] = "fer-tf",
+    repository: Annotated[
+        Path | None,
+        typer.Option(help="Add the model to this folder, laid out for OpenVINO Model Server, Triton and KServe."),
+    ] = None,
+    version: Annotated[int, typer.Option(help="Of the model there.")] = 1,
     as_json: AsJson = False,
 ) -> None:
     """Write ONNX with the card inside; refused if ONNX Runtime or OpenVINO disagree with Keras."""
+    if repository:
+        from fer_tf.inference.repository import write_repository
+
+        written = [str(path) for path in write_repository([source], repository, version=version)]
+        show({"files": written}, *written, as_json=as_json)
+        return
     from fer_tf.training.folder import keras_file
 
     keras_file(source)

@@ -39,6 +39,7 @@ from fer_tf.card import describe_file
 from fer_tf.data.images import decode_image
 from fer_tf.faces import softmax
 from fer_tf.inference.detect import Detector, crop_faces
+from fer_tf.inference.kserve import BackendError
 from fer_tf.inference.microbatch import MicroBatches, Overloaded
 from fer_tf.labels import COLOURS
 
@@ -171,6 +172,7 @@ PROBLEMS = {
     413: "Too many bytes or pixels",
     415: "No picture, by its content",
     422: "The form has no picture",
+    502: "The server that runs the model failed",
     503: "Too busy: ask again after Retry-After seconds",
 }
 
@@ -234,6 +236,8 @@ def create_app(
             raise HTTPException(error.status, str(error)) from error
         except Overloaded as error:
             raise HTTPException(503, f"{error}: ask again later", {"Retry-After": "1"}) from error
+        except BackendError as error:
+            raise HTTPException(502, f"the model's server failed: {error}", {"Retry-After": "1"}) from error
         except TimeoutError as error:
             why = f"no answer within {limits.deadline_s:g} seconds: ask again later"
             raise HTTPException(503, why, {"Retry-After": "1"}) from error
