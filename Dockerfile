@@ -6,9 +6,9 @@ WORKDIR /app
 COPY pyproject.toml README.md LICENSE ./
 COPY fer_tf fer_tf
 COPY models models
-RUN pip install -e ".[serve]" && useradd --system --no-create-home fer && mkdir data && chown fer data
+RUN pip install -e ".[serve]" && useradd --system --no-create-home --uid 10001 fer && mkdir data && chown fer data
 
-USER fer
+USER 10001
 EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=3s --start-period=30s \
   CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/readyz', timeout=2)"]
