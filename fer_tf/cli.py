@@ -433,6 +433,42 @@ def video(
 
 
 @app.command()
+def annotate_many(
+    manifest: Annotated[Path, typer.Argument(help="A text file with the path of a clip in every line.")],
+    out: Annotated[Path, typer.Option(help="The folder for tables, annotated clips and summaries.")],
+    model: Model = "mobilenet_v2",
+    detector: Detector = "haar",
+    backend: Backend = None,
+    workers: Annotated[int | None, typer.Option(help="Processes with a core each; cores.")] = None,
+    address: Annotated[str | None, typer.Option(help="A Ray cluster: auto, or ray://head:10001; none: here.")] = None,
+    video: Annotated[bool, typer.Option(help="Write annotated clips, not tables alone.")] = True,
+    detect_every: Annotated[int, typer.Option(help="Look for faces on every n-th frame, follow them between.")] = 1,
+    classify_every: Annotated[int, typer.Option(help="Classify a face that is followed on every n-th frame.")] = 1,
+    as_json: AsJson = False,
+) -> None:
+    """Annotate many clips on Ray, one worker per core; the same command goes on where it was stopped."""
+    from dataclasses import asdict
+
+    from fer_tf.inference.scale import annotate_many, read_manifest
+
+    clips = read_manifest(manifest)
+    choices = {"detector": detector, "backend": backend or "openvino-provider", "workers": workers, "address": address}
+    choices |= {"video": video, "detect_every": detect_every, "classify_every": classify_every}
+
+    def tell(clip, done: int, count: int) -> None:
+        told = f"{clip.frames:,} frames, {clip.faces:,} faces, {clip.seconds:.1f} s" if clip.status == "done" else ""
+        terminal.say(f"{done}/{count} {clip.source}: {clip.status} {clip.error or told}".rstrip())
+
+    found = annotate_many(clips, out, model=model, progress=tell, **choices)
+    failed = [clip for clip in found if clip.status == "failed"]
+    lines = [f"{len(found) - len(failed)} of {len(found)} clips are in {out}"]
+    lines += [f"failed: {clip.source} ({clip.error})" for clip in failed]
+    show({"clips": [asdict(clip) for clip in found]}, *lines, as_json=as_json)
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command()
 def serve(
     model: Model = "mobilenet_v2",
     detector: Detector = "haar",
