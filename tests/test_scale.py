@@ -5,6 +5,7 @@ import os
 import signal
 import threading
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,10 @@ def clips(tmp_path) -> Path:
     return tmp_path / "list.txt"
 
 
+ray = pytest.mark.skipif(not find_spec("ray"), reason="Ray is not here: pip install 'fer-tf[scale]'")
+
+
+@ray
 def test_a_list_is_annotated_and_gone_on_with(clips, tmp_path):
     choices = [
         "annotate-many",
@@ -55,6 +60,7 @@ def test_a_list_is_annotated_and_gone_on_with(clips, tmp_path):
     assert [clip.status for clip in again] == ["there already", "done", "there already"]
 
 
+@ray
 def test_a_killed_worker_is_replaced_and_nothing_is_lost(tmp_path):
     for name in "abc":
         write_video(tmp_path / f"{name}.mp4", (np.full((480, 640, 3), k % 256, np.uint8) for k in range(300)), fps=30)
