@@ -27,7 +27,7 @@ app = typer.Typer(
 Model = Annotated[str, typer.Option(help="A shipped model's name, a run folder, an .onnx or a .keras file.")]
 Backend = Annotated[
     str | None,
-    typer.Option(help="openvino-provider (default), cpu, openvino, or any ONNX Runtime provider by its name."),
+    typer.Option(help="openvino-provider (default), cpu, openvino, an ONNX Runtime provider, or kserve://host:port."),
 ]
 Detector = Annotated[
     str,
@@ -296,7 +296,9 @@ def robustness(
 
 @app.command()
 def export(
-    source: Annotated[Path, typer.Argument(help="A run folder or a .keras file with its card.json.")],
+    source: Annotated[
+        Path, typer.Argument(help="A run folder or a .keras file with its card.json; for --repository an ONNX model.")
+    ],
     target: Annotated[
         Path | None,
         typer.Option(help="The .onnx file; if left out model.onnx beside the source, or in model-zoo/ there."),
@@ -305,9 +307,20 @@ def export(
         str,
         typer.Option(help="fer-tf, or model-zoo: like the ONNX Model Zoo's emotion-ferplus (8 emotions, 64 px)."),
     ] = "fer-tf",
+    repository: Annotated[
+        Path | None,
+        typer.Option(help="Add the model to this folder, laid out for OpenVINO Model Server, Triton and KServe."),
+    ] = None,
+    version: Annotated[int, typer.Option(help="Of the model there.")] = 1,
     as_json: AsJson = False,
 ) -> None:
     """Write ONNX with the card inside; refused if ONNX Runtime or OpenVINO disagree with Keras."""
+    if repository:
+        from fer_tf.inference.repository import write_repository
+
+        written = [str(path) for path in write_repository([source], repository, version=version)]
+        show({"files": written}, *written, as_json=as_json)
+        return
     from fer_tf.training.folder import keras_file
 
     keras_file(source)
@@ -474,6 +487,91 @@ def video(
         line += f"; {summary.dropped} frames dropped, {summary.damaged} damaged, reconnected {summary.reconnects} times"
     show(summary.to_dict(), line, *map(str, filter(None, written)), as_json=as_json)
     _hint(summary.detector, nothing=not summary.faces)
+
+
+@app.command()
+def annotate_many(
+    manifest: Annotated[Path, typer.Argument(help="A text file with the path of a clip in every line.")],
+    out: Annotated[Path, typer.Option(help="The folder for tables, annotated clips and summaries.")],
+    model: Model = "mobilenet_v2",
+    detector: Detector = "haar",
+    backend: Backend = None,
+    workers: Annotated[int | None, typer.Option(help="Processes with a core each; cores.")] = None,
+    address: Annotated[str | None, typer.Option(help="A Ray cluster: auto, or ray://head:10001; none: here.")] = None,
+    video: Annotated[bool, typer.Option(help="Write annotated clips, not tables alone.")] = True,
+    detect_every: Annotated[int, typer.Option(help="Look for faces on every n-th frame, follow them between.")] = 1,
+    classify_every: Annotated[int, typer.Option(help="Classify a face that is followed on every n-th frame.")] = 1,
+    as_json: AsJson = False,
+) -> None:
+    """Annotate many clips on Ray, one worker per core; the same command goes on where it was stopped."""
+    from dataclasses import asdict
+
+    from fer_tf.inference.scale import annotate_many, read_manifest
+
+    clips = read_manifest(manifest)
+    choices = {"detector": detector, "backend": backend or "openvino-provider", "workers": workers, "address": address}
+    choices |= {"video": video, "detect_every": detect_every, "classify_every": classify_every}
+
+    def tell(clip, done: int, count: int) -> None:
+        told = f"{clip.frames:,} frames, {clip.faces:,} faces, {clip.seconds:.1f} s" if clip.status == "done" else ""
+        terminal.say(f"{done}/{count} {clip.source}: {clip.status} {clip.error or told}".rstrip())
+
+    found = annotate_many(clips, out, model=model, progress=tell, **choices)
+    failed = [clip for clip in found if clip.status == "failed"]
+    lines = [f"{len(found) - len(failed)} of {len(found)} clips are in {out}"]
+    lines += [f"failed: {clip.source} ({clip.error})" for clip in failed]
+    show({"clips": [asdict(clip) for clip in found]}, *lines, as_json=as_json)
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def serve(
+    model: Model = "mobilenet_v2",
+    detector: Detector = "haar",
+    backend: Backend = None,
+    host: Annotated[
+        str, typer.Option(help="Where to listen; 0.0.0.0 for all that can reach this machine.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0 takes a free one.")] = 8000,
+    workers: Annotated[int | None, typer.Option(help="Threads that work on pictures; cores.")] = None,
+    batch: Annotated[int, typer.Option(help="Pictures that one of them takes together, at most.")] = 8,
+    max_wait: Annotated[float, typer.Option(help="Milliseconds that the first of them waits for others.")] = 2.0,
+    max_bytes: Annotated[int, typer.Option(help="Of a request.")] = 10_000_000,
+    max_pixels: Annotated[int, typer.Option(help="Of a picture.")] = 40_000_000,
+    deadline: Annotated[float, typer.Option(help="Seconds until an answer, or a refusal.")] = 10.0,
+    api_key: Annotated[
+        str | None, typer.Option(envvar="FER_TF_API_KEY", help="What clients must send; better as this variable.")
+    ] = None,
+) -> None:
+    """Serve POST /v1/detect, a page at /, health checks and metrics until Ctrl-C; what was accepted is finished."""
+    if not find_spec("fastapi") or not find_spec("uvicorn"):
+        raise ValueError("serving needs FastAPI and Uvicorn: pip install 'fer-tf[serve]'")
+    import uvicorn
+
+    from fer_tf.inference.detect import load_detector
+    from fer_tf.inference.pipeline import cores
+    from fer_tf.inference.serve import Limits, create_app
+
+    _check_requests(workers)
+    workers = workers or cores()
+    limits = {
+        "bytes": max_bytes,
+        "pixels": max_pixels,
+        "deadline_s": deadline,
+        "batch": batch,
+        "wait_s": max_wait / 1000,
+    }
+    with busy("loading the model"):
+        engine = _engine(model, backend, requests=workers)
+        detectors = [load_detector(detector) for _ in range(workers)]
+        service = create_app(engine=engine, detectors=detectors, limits=Limits(**limits), api_key=api_key)
+    logging.getLogger("fer_tf.serve").setLevel("INFO")
+    config = uvicorn.Config(service, host=host, port=port, access_log=False, server_header=False, log_level="warning")
+    config.timeout_graceful_shutdown, config.limit_concurrency = 30, 1000
+    terminal.say(f"{engine.card.name} on {engine.provider}, {detector}: http://{host}:{port} (Ctrl-C stops)")
+    with suppress(KeyboardInterrupt):  # which comes again, once everything is finished
+        uvicorn.Server(config).run()
 
 
 @app.command()

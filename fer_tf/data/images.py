@@ -21,15 +21,19 @@ def read_image(path: Path | str) -> np.ndarray:
     if not path.is_file():
         kind = "a folder: name the files in it" if path.is_dir() else "a device or a pipe: save it to a file first"
         raise ValueError(f"{path} is not an image file but {kind}")
-    data = np.fromfile(path, np.uint8)  # OpenCV's own reader does not open every path on every system
+    return decode_image(np.fromfile(path, np.uint8), name=str(path))  # OpenCV's own reader does not open every path
+
+
+def decode_image(data: np.ndarray, *, name: str) -> np.ndarray:
+    """Return the bytes of a picture file, uint8 (n,), as `read_image` does; `name` is what errors call it."""
     if not len(data):
-        raise ValueError(f"{path} is empty (0 bytes): fetch it again")
+        raise ValueError(f"{name} is empty (0 bytes): fetch it again")
     try:
         image = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB)
     except cv2.error as error:  # over OpenCV's limit of 2^30 pixels
-        raise ValueError(f"{path} cannot be decoded ({error.err}): scale it down or save it as JPEG or PNG") from error
+        raise ValueError(f"{name} cannot be decoded ({error.err}): scale it down or save it as JPEG or PNG") from error
     if image is None:
-        raise ValueError(f"{path} is no picture, or cut short: expected a whole JPEG, PNG, WebP, TIFF, GIF or BMP file")
+        raise ValueError(f"{name} is no picture, or cut short: expected a whole JPEG, PNG, WebP, TIFF, GIF or BMP file")
     return image
 
 

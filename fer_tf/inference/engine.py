@@ -13,6 +13,7 @@ import numpy as np
 from fer_tf import paths
 from fer_tf.card import METADATA_KEY, ModelCard, describe_file
 from fer_tf.faces import LUMA, check_crops
+from fer_tf.inference.kserve import Remote, card_text, is_remote
 
 PROVIDERS = {"openvino-provider": "OpenVINOExecutionProvider", "cpu": "CPUExecutionProvider"}
 MOST = 1024
@@ -53,9 +54,10 @@ class Engine:
 
     def logits(self, crops: np.ndarray) -> np.ndarray:
         """Return float32 (n, emotions) over the card's temperature for RGB crops uint8 (n, *card.input_shape)."""
-        return self._judged(self.run(crops)["logits"])
+        return self.calibrated(self.run(crops)["logits"])
 
-    def _judged(self, logits: np.ndarray) -> np.ndarray:
+    def calibrated(self, logits: np.ndarray) -> np.ndarray:
+        """Return what `run` gave as logits over the temperature; raises ValueError where they are not finite."""
         logits = logits / np.float32(self.card.temperature)
         if not np.isfinite(logits).all():
             raise ValueError(
@@ -86,7 +88,8 @@ def load_engine(
 
     path_or_name  a shipped model's name, a folder that holds model.onnx, or an ONNX file
     backend       "openvino-provider" (ONNX Runtime with OpenVINO inside), "cpu" (ONNX Runtime alone), "openvino"
-                  (OpenVINO alone), or another ONNX Runtime provider by its name, such as "CUDAExecutionProvider"
+                  (OpenVINO alone), another ONNX Runtime provider by its name, such as "CUDAExecutionProvider", or
+                  "kserve://host:port", a server that runs the model under the name of its card, see `kserve.Remote`
     threads       cores that the model may use; None leaves the choice to the runtime
     requests      calls that may be in flight at the same time; several share the threads, one each if None
     card          for a model that carries none and has none beside it: a card.json that names the file and its sha256
@@ -99,7 +102,8 @@ def load_engine(
         raise ValueError(f"threads must be at least 1 and at most {MOST}, got {threads}: None has the runtime choose")
     if not 1 <= requests <= MOST:
         raise ValueError(f"requests must be at least 1 and at most {MOST}, got {requests}")
-    loaded = (_openvino if backend == "openvino" else _onnxruntime)(path, backend, threads, requests)
+    start = _remote if is_remote(backend) else _openvino if backend == "openvino" else _onnxruntime
+    loaded = start(path, backend, threads, requests)
     if card is None:
         card = _card_beside(path) if loaded.card_json is None else _card_inside(path, loaded.card_json)
     grey = card.layout == "NCHW"
@@ -304,6 +308,14 @@ def _openvino_config(threads: int | None, requests: int) -> dict[str, str]:
         "ENABLE_CPU_PINNING": "NO",  # a thread pinned to a core that others use waits up to a second for it
     }
     return config if threads is None else config | {"INFERENCE_NUM_THREADS": str(threads)}
+
+
+def _remote(path: Path, backend: str, threads: int | None, requests: int) -> _Loaded:
+    text = card_text(path)
+    remote = Remote(backend, name=_card_inside(path, text).name if text else path.parent.name)
+    return _Loaded(
+        provider=remote.provider, inputs=remote.inputs, outputs=remote.outputs, card_json=text, infer=remote.infer
+    )
 
 
 def _unreadable(path: Path) -> str:
