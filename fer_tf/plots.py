@@ -411,7 +411,7 @@ def ablations(frame: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
 
 def recalls(shares: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     """Draw the recall of every emotion (columns, 0..1) by every model (rows)."""
-    ax = _axes(ax, 2.4 + 0.85 * shares.shape[1], 1.5 + 0.45 * len(shares))
+    ax = _axes(ax, 2.4 + 0.85 * shares.shape[1], 2.2 + 0.4 * len(shares))
     _matrix(ax, shares, texts=shares.map("{:.0%}".format), cmap="Blues", limits=(0, 1), label="recall")
     ax.set(title="Of each emotion's faces, named rightly", xlabel="emotion", ylabel="model")
     return ax

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from types import SimpleNamespace
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from typer.testing import CliRunner
@@ -11,6 +12,7 @@ from typer.testing import CliRunner
 from fer_tf import cli, paths
 from fer_tf.data.corrupt import CORRUPTIONS
 from fer_tf.data.drawn import draw_faces
+from fer_tf.data.images import write_image
 from fer_tf.inference.engine import load_engine
 from fer_tf.labels import FER2013
 from fer_tf.training.robustness import robustness, summary
@@ -88,16 +90,24 @@ def test_progress_ends_at_all_rows_of_all_models():
     assert told[-1] == (126, 126) and len(told) == 6
 
 
-def test_the_shipped_models_and_a_file_are_judged_on_the_same_faces(tmp_path, monkeypatch):
+def test_a_shipped_model_and_a_file_are_judged_on_the_same_faces(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    drawn = draw_faces(42, size=48, seed=3)
+    for i, (image, label) in enumerate(zip(drawn.images, drawn.labels, strict=True)):
+        folder = tmp_path / "faces" / ("train", "valid", "test")[i % 3] / FER2013[label]
+        folder.mkdir(parents=True, exist_ok=True)
+        write_image(folder / f"{i}.png", image)
     model = paths.MODELS / "mobilenet_v2" / "model-int8.onnx"
-    wanted = ["--limit", "14", "--corruption", "blur", "--corruption", "eyes covered", "--json"]
+    wanted = ["--dataset", "faces", "--corruption", "blur", "--corruption", "eyes covered", "--json"]
     files = ["--output", "found.json", "--figure", "found.png"]
-    done = CliRunner().invoke(cli.app, ["robustness", str(model), *wanted, *files])
+    with plt.rc_context():
+        done = CliRunner().invoke(cli.app, ["robustness", str(model), *wanted, *files])
+    plt.close("all")
     assert done.exit_code == 0, done.output
     found = json.loads(Path("found.json").read_text())
+    assert json.loads(done.stdout) == found
     assert list(found["models"]) == ["lenet", "mobilenet_v2-int8"] and list(found["corruptions"])[1] == "eyes covered"
-    assert (found["n"], found["split"], found["dataset"], found["limit"]) == (14, "valid", "drawn", 14)
+    assert (found["n"], found["split"], found["dataset"], found["limit"]) == (14, "valid", "faces", None)
     assert len(found["fingerprint"]) == 16 and found["host"]["cores"] and found["date"]
     assert str(paths.ROOT) not in json.dumps(found) and str(tmp_path) not in json.dumps(found)
     assert Path("found.png").read_bytes().startswith(b"\x89PNG")
