@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fer_tf.card import ModelCard
 from fer_tf.data.readers import load
 from fer_tf.files import write_atomically
 from fer_tf.inference.benchmark import host
@@ -91,7 +92,7 @@ def judge(folder: Path, valid, given) -> dict:
             row["like_forgotten"] = forgotten.loc[name].to_dict()
         found[name] = row
         print(engine.card.name, name, json.dumps(rounded(row)), flush=True)
-    return rounded(about | {"methods": found})
+    return rounded(about | {"date": datetime.now(UTC).date().isoformat(), "host": host(), "methods": found})
 
 
 def rounded(value):
@@ -102,7 +103,7 @@ def rounded(value):
 
 
 def main() -> None:
-    """Judge network after network and write what is known so far."""
+    """Judge network after network and write what is known so far; what was judged with the same choices stays."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folders", type=Path, nargs="+", help="with model.keras and card.json")
     parser.add_argument("--rows", type=int, default=200)
@@ -113,13 +114,18 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, required=True)
     given = parser.parse_args()
-    valid, models = load("fer2013").valid, []
-    choices = {name: getattr(given, name) for name in ("steps", "channels", "path_steps", "seed")}
+    names = ("rows", "every", "steps", "channels", "path_steps", "seed")
+    choices = {"data": "fer2013 valid"} | {name: getattr(given, name) for name in names}
+    known = json.loads(given.output.read_text(encoding="utf-8")) if given.output.is_file() else {}
+    same = {name: known.get(name) for name in choices} == choices
+    models = {model["model"]: model for model in known.get("models", [])} if same else {}
+    valid = load("fer2013").valid
     for folder in given.folders:
-        models.append(judge(folder, valid, given))
-        about = {"date": datetime.now(UTC).date().isoformat(), "host": rounded(host()), "data": "fer2013 valid"}
-        result = about | choices | {"models": models}
-        write_atomically(given.output, (json.dumps(result, indent=2) + "\n").encode())
+        name = ModelCard.load(folder / "card.json").name
+        if name not in models:
+            models[name] = judge(folder, valid, given)
+            result = choices | {"models": list(models.values())}
+            write_atomically(given.output, (json.dumps(result, indent=2) + "\n").encode())
 
 
 if __name__ == "__main__":
