@@ -424,7 +424,7 @@ def leads(points: pd.DataFrame, sure: pd.DataFrame, *, ax: Axes | None = None) -
     texts = texts.mask(np.eye(len(points), dtype=bool), "")
     ax = _axes(ax, 3 + 0.8 * len(points), 1.7 + 0.5 * len(points))
     _matrix(ax, points, texts=texts, cmap="PuOr", limits=(-far, far), label="points of accuracy")
-    ax.set(title="Who beats whom (* Holm's p < 0.05)", xlabel="this one", ylabel="leads, in points,")
+    ax.set(title="Lead of the row over the column (* p < 0.05)", xlabel="compared with", ylabel="network")
     return ax
 
 
@@ -434,7 +434,7 @@ def agreement(share: pd.DataFrame, kappa: pd.DataFrame, *, ax: Axes | None = Non
     ax = _axes(ax, 3 + 0.8 * len(share), 1.7 + 0.6 * len(share))
     low = min(0.0, float(kappa.to_numpy().min()))
     _matrix(ax, kappa, texts=texts, cmap="Blues", limits=(low, 1), label="Cohen's kappa")
-    ax.set(title="Same answers, and kappa below", xlabel="model", ylabel="model")
+    ax.set(title="Same answers in %, Cohen's kappa below")
     return ax
 
 
