@@ -434,7 +434,7 @@ def agreement(share: pd.DataFrame, kappa: pd.DataFrame, *, ax: Axes | None = Non
     ax = _axes(ax, 3 + 0.8 * len(share), 1.7 + 0.6 * len(share))
     low = min(0.0, float(kappa.to_numpy().min()))
     _matrix(ax, kappa, texts=texts, cmap="Blues", limits=(low, 1), label="Cohen's kappa")
-    ax.set(title="Same answers in %, Cohen's kappa below")
+    ax.set(title="Same answers in %, Cohen's kappa below", xlabel="network", ylabel="network")
     return ax
 
 

@@ -124,17 +124,17 @@ def _moved(image, matrix):
 
 
 CORRUPTIONS = {
-    "noise": Corruption(unit="sigma, of 255", amounts=(0.04, 0.08, 0.12, 0.18, 0.26), apply=_noise),
-    "blur": Corruption(unit="sigma, of the side", amounts=(0.01, 0.015, 0.02, 0.03, 0.04), apply=_blur),
-    "brightness": Corruption(unit="added or taken, of 255", amounts=(0.1, 0.2, 0.3, 0.4, 0.5), apply=_brightness),
+    "noise": Corruption(unit="sigma, share of 255", amounts=(0.04, 0.08, 0.12, 0.18, 0.26), apply=_noise),
+    "blur": Corruption(unit="sigma, share of the side", amounts=(0.01, 0.015, 0.02, 0.03, 0.04), apply=_blur),
+    "brightness": Corruption(unit="added or taken, share of 255", amounts=(0.1, 0.2, 0.3, 0.4, 0.5), apply=_brightness),
     "contrast": Corruption(unit="factor about the mean", amounts=(0.6, 0.4, 0.3, 0.2, 0.1), apply=_contrast),
     "JPEG": Corruption(unit="quality, of 100", amounts=(60, 30, 20, 12, 6), apply=_jpeg),
     "low resolution": Corruption(
-        unit="side left, of the side", amounts=(0.75, 0.5, 0.375, 0.25, 0.1875), apply=_low_resolution
+        unit="side left, share of it", amounts=(0.75, 0.5, 0.375, 0.25, 0.1875), apply=_low_resolution
     ),
-    "eyes covered": Corruption(unit="height of the bar, of the side", amounts=COVERED, apply=_covered(*EYES)),
-    "mouth covered": Corruption(unit="height of the bar, of the side", amounts=COVERED, apply=_covered(*MOUTH)),
+    "eyes covered": Corruption(unit="height of the bar, share of the side", amounts=COVERED, apply=_covered(*EYES)),
+    "mouth covered": Corruption(unit="height of the bar, share of the side", amounts=COVERED, apply=_covered(*MOUTH)),
     "rotation": Corruption(unit="degrees, either way", amounts=(5, 10, 15, 20, 30), apply=_rotation),
-    "shift": Corruption(unit="distance, of the side", amounts=(0.04, 0.08, 0.12, 0.16, 0.2), apply=_shift),
+    "shift": Corruption(unit="distance, share of the side", amounts=(0.04, 0.08, 0.12, 0.16, 0.2), apply=_shift),
 }
 """Name -> what it does, in the order of tables and figures."""
