@@ -550,6 +550,7 @@ def serve(
     import uvicorn
 
     from fer_tf.inference.detect import load_detector
+    from fer_tf.inference.engine import load_engine
     from fer_tf.inference.pipeline import cores
     from fer_tf.inference.serve import Limits, create_app
 
@@ -563,7 +564,7 @@ def serve(
         "wait_s": max_wait / 1000,
     }
     with busy("loading the model"):
-        engine = _engine(model, backend, requests=workers)
+        engine = load_engine(model, backend=backend or "openvino-provider", requests=workers)
         detectors = [load_detector(detector) for _ in range(workers)]
         service = create_app(engine=engine, detectors=detectors, limits=Limits(**limits), api_key=api_key)
     logging.getLogger("fer_tf.serve").setLevel("INFO")

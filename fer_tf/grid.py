@@ -222,4 +222,5 @@ def _data(runs: Sequence[Run], grid: Grid):
     recipe = grid.recipes[runs[0].name]
     size = max(recipe.image_size or architecture(recipe.architecture).image_size, SIZE)
     choices = {"seed": recipe.data_seed, "limit": grid.limit or None, "window": recipe.window}
-    return load(recipe.dataset, labels=recipe.labels, image_size=size, **choices)
+    dataset = recipe.dataset if recipe.dataset in NAMED else paths.ROOT / recipe.dataset
+    return load(dataset, labels=recipe.labels, image_size=size, **choices)

@@ -384,9 +384,11 @@ def compare_models(frame: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     frame = frame.sort_values("accuracy")
     ax = _axes(ax, 7, 0.9 + 0.42 * len(frame))
     reach = np.stack([frame["accuracy"] - frame["low"], frame["high"] - frame["accuracy"]])
-    ax.errorbar(frame["accuracy"], frame["model"], xerr=reach, fmt="o", color=SERIES[0], ecolor=SERIES[2], elinewidth=3)
-    for name, share in zip(frame["model"], frame["accuracy"], strict=True):
-        ax.annotate(f"{share:.1%}", (share, name), xytext=(0, 7), textcoords="offset points", ha="center")
+    places = range(len(frame))  # not the names: two may be the same
+    ax.errorbar(frame["accuracy"], places, xerr=reach, fmt="o", color=SERIES[0], ecolor=SERIES[2], elinewidth=3)
+    ax.set_yticks(places, frame["model"])
+    for place, share in zip(places, frame["accuracy"], strict=True):
+        ax.annotate(f"{share:.1%}", (share, place), xytext=(0, 7), textcoords="offset points", ha="center")
     ax.set(title="Models compared", xlabel="accuracy, with 95% interval", ylim=(-0.5, len(frame) - 0.3))
     ax.grid(axis="y", visible=False)
     _percent(ax.xaxis)

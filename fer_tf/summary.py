@@ -147,11 +147,12 @@ def _conclusions(figure, runs: list[Run], *, top: float) -> None:
 
 
 def _best_two(runs: list[Run]) -> str | None:
-    """Say what the paired test of the two best runs finds, where both saw the same faces."""
+    """Say what the paired test of the two best runs finds, among those of all that saw these faces."""
     first, second = runs[:2]
-    if first.card.data.get("fingerprint") != second.card.data.get("fingerprint"):
+    alike = [run for run in runs if run.card.data.get("fingerprint") == first.card.data.get("fingerprint")]
+    if second not in alike:
         return None
-    return paired_tests([first, second])[0].sentence
+    return paired_tests(alike)[0].sentence  # the first is that of the first two
 
 
 def _paragraphs(figure, heading: str, texts: list[str], y: float) -> float:
@@ -179,7 +180,8 @@ def _rule(figure, y: float, *, heavy: bool) -> None:
 
 
 def _short(text: str, letters: int) -> str:
-    return text if len(text) <= letters else f"{text[: letters - 1]}…"
+    """Shorten in the middle: what follows the last word tells seeds apart."""
+    return text if len(text) <= letters else f"{text[: letters - 9]}…{text[-8:]}"
 
 
 def _duration(seconds: float) -> str:

@@ -72,6 +72,15 @@ def test_an_emotion_that_one_group_lacks_is_in_nobodys_macro_f1():
     assert red.recall["happy"] is None and red.macro_f1 == pytest.approx(2 * 40 / 80)
 
 
+def test_an_empty_answer_is_a_face_that_was_not_found(tmp_path):
+    table = rows(red=(30, 40), blue=(30, 40)).assign(team=["a|b"] * 40 + ["blue"] * 40)
+    table.loc[:4, "predicted"] = ""
+    table.to_csv(tmp_path / "a.csv", index=False)
+    (found,) = group_report(read_rows(tmp_path / "a.csv", by=["team"]), by=["team"])
+    odd = next(group for group in found.groups if group.name == "a|b")
+    assert (odd.n, odd.not_found) == (35, 5) and r"| a\|b | 35 | 5 |" in found.to_markdown()
+
+
 def test_rows_without_a_group_count_for_nobody():
     table = rows(red=(30, 40), blue=(30, 40)).assign(team=["red"] * 40 + ["blue"] * 35 + [""] * 5)
     (found,) = group_report(table, by=["team"])

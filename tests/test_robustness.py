@@ -61,7 +61,10 @@ def test_a_model_that_is_right_until_pictures_get_worse_shows(found):
 
 
 def test_the_result_is_json_with_its_conditions(found):
-    assert json.loads(json.dumps(found))["corruptions"]["noise"] == {"unit": "sigma, share of 255", "amounts": [0.04, 0.26]}
+    assert json.loads(json.dumps(found))["corruptions"]["noise"] == {
+        "unit": "sigma, share of 255",
+        "amounts": [0.04, 0.26],
+    }
     assert (found["n"], found["severities"], found["baseline"]) == (21, [1, 5], "lenet")
     assert summary(found)["sturdy"]["mCE %, lenet = 100"] == "50.0"
 

@@ -43,11 +43,13 @@ class Remote:
         self.host, self.port = found[1].strip("[]"), int(found[2] or 8000)
         self.address, self.name = address, found[3] or name
         self._own = threading.local()
-        self.server = self._json("GET", "/v2")
-        about = self._json("GET", f"/v2/models/{quote(self.name)}")
-        self.binary = BINARY in self.server.get("extensions", ())
-        self.inputs = [self._port(one) for one in about["inputs"]]
-        self.outputs = {one["name"]: self._port(one) for one in about["outputs"]}
+        self.server, about = self._json("GET", "/v2"), self._json("GET", f"/v2/models/{quote(self.name)}")
+        try:
+            self.binary = BINARY in self.server.get("extensions", ())
+            self.inputs = [self._port(one) for one in about["inputs"]]
+            self.outputs = {one["name"]: self._port(one) for one in about["outputs"]}
+        except (KeyError, TypeError, AttributeError) as error:
+            raise BackendError(f"{address} answers, but not as the KServe v2 protocol has it: {error!r}") from error
         if len(self.inputs) != 1:
             raise BackendError(f"{self.name} at {address} has {len(self.inputs)} inputs, a model of faces has one")
         self.input = about["inputs"][0]["name"]
@@ -71,9 +73,12 @@ class Remote:
         head = json.dumps({"inputs": [tensor], "outputs": asked}).encode()
         length = {"Inference-Header-Content-Length": str(len(head))} if self.binary else {}
         headers, answer = self._ask("POST", f"/v2/models/{quote(self.name)}/infer", head + body, length)
-        cut = int(headers.get("Inference-Header-Content-Length") or len(answer))
         try:
-            return self._tensors(json.loads(answer[:cut]), answer[cut:])
+            cut = int(headers.get("Inference-Header-Content-Length") or len(answer))
+            found = self._tensors(json.loads(answer[:cut]), answer[cut:])
+            if any(len(tensor) != len(crops) for tensor in found):
+                raise ValueError(f"{[len(tensor) for tensor in found]} rows for {len(crops)} faces")
+            return found
         except (ValueError, KeyError, TypeError) as error:
             raise BackendError(
                 f"{self.address} answers, but not as the KServe v2 protocol has it: {error!r}"
@@ -117,7 +122,9 @@ class Remote:
             except (OSError, http.client.HTTPException) as error:
                 connection.close()
                 self._own.connection = None
-                if fresh or not again:  # one that was kept may have been closed meanwhile
+                if (
+                    fresh or not again or isinstance(error, TimeoutError)
+                ):  # one that was kept may have been closed meanwhile
                     raise BackendError(f"{self.address} does not answer ({error or type(error).__name__})") from error
         if answer.status != 200:
             why = data[:300].decode(errors="replace").strip()

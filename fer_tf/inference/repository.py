@@ -57,16 +57,19 @@ def write_repository(
     if len(set(names)) < len(names):
         raise ValueError(f"each model needs a name of its own, got {', '.join(names)}")
     for engine, name in zip(engines, names, strict=True):
+        if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name, re.ASCII):
+            raise ValueError(f"{name!r} names no folder: a model's name has letters, digits, - and _ alone")
         if engine.card.layout != "NHWC":
             raise ValueError(f"{name} takes grey NCHW pictures, one at a time: export it as it was trained")
         if (target / name / str(version)).exists():
             raise FileExistsError(f"{target / name / str(version)} is there: give another version")
+    texts = [_pbtxt(engine, name) for engine, name in zip(engines, names, strict=True)]
     make_folder(target)
-    for engine, name in zip(engines, names, strict=True):
+    for engine, name, text in zip(engines, names, texts, strict=True):
         folder = target / name
         (folder / str(version)).mkdir(parents=True)
         shutil.copyfile(engine.path, folder / str(version) / "model.onnx")
-        _text(folder / "config.pbtxt", _pbtxt(engine, name))
+        _text(folder / "config.pbtxt", text)
         _text(folder / "labels.txt", "\n".join(engine.card.emotions) + "\n")
         engine.card.save(folder / "card.json")
         service = {"resource": re.sub(r"[^a-z0-9-]+", "-", name.lower()).strip("-"), "storage": storage_uri}
@@ -85,13 +88,15 @@ def _pbtxt(engine, name: str) -> str:
 
     graph = onnx.load(engine.path, load_external_data=False).graph
     weights = {tensor.name for tensor in graph.initializer}
-    (source,) = (port.name for port in graph.input if port.name not in weights)
+    (source,) = (port for port in graph.input if port.name not in weights)
+    if source.type.tensor_type.shape.dim[0].HasField("dim_value"):
+        raise ValueError(f"{name} takes one face at a time, such servers several: export it with a free batch")
     shapes = zip((port.name for port in graph.output), engine.outputs.values(), strict=True)
     outputs = [
         f'{{ name: "{port}", data_type: TYPE_FP32, dims: [ {", ".join(map(str, shape))} ] }}' for port, shape in shapes
     ]
     dims = ", ".join(map(str, engine.card.input_shape))
-    return PBTXT.format(name=name, batch=MAX_BATCH, input=source, dims=dims, outputs=", ".join(outputs))
+    return PBTXT.format(name=name, batch=MAX_BATCH, input=source.name, dims=dims, outputs=", ".join(outputs))
 
 
 def _text(path: Path, text: str) -> None:

@@ -10,7 +10,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from fer_tf.card import describe_file
 from fer_tf.files import make_folder, write_atomically
+from fer_tf.inference.engine import resolve_model
 from fer_tf.inference.pipeline import cores
 from fer_tf.inference.sources import is_live
 
@@ -77,7 +79,8 @@ def annotate_many(
               package and the same paths
     progress  is called with every clip that is through, their number and the number of all
     """
-    about = {"model": str(model), "detector": str(detector), "backend": backend, "video": video}
+    weights = describe_file(resolve_model(model))["sha256"]
+    about = {"model": str(model), "weights": weights, "detector": str(detector), "backend": backend, "video": video}
     about |= {"detect_every": detect_every, "classify_every": classify_every}
     if workers is not None and workers < 1:
         raise ValueError(f"workers must be at least 1, got {workers}")
@@ -98,6 +101,8 @@ def annotate_many(
             tell(Clip(source=job["source"], status="there already"))
         else:
             left.append(job)
+    for job in left:  # marks of a run that was stopped, not of workers that died
+        _tries(Path(job["target"])).unlink(missing_ok=True)
     for row in _spread(left, about, workers, address) if left else ():
         tell(Clip(**row))
     return [found[job["source"]] for job in jobs]
@@ -141,7 +146,7 @@ class _Annotator:
         from fer_tf.inference.video import annotate_video
 
         target, row = Path(job["target"]), {"source": job["source"], "frames": 0, "faces": 0, "seconds": 0.0}
-        tries = target.with_name(f"{target.name}.tries")
+        tries = _tries(target)
         try:
             make_folder(target.parent)
             before = len(tries.read_bytes()) if tries.is_file() else 0
@@ -165,6 +170,10 @@ class _Annotator:
         return row | figures | {"status": "done", "error": ""}
 
 
+def _tries(target: Path) -> Path:
+    return target.with_name(f"{target.name}.tries")
+
+
 def _summary(target: Path) -> Path:
     return target.with_name(f"{target.name}.json")
 
@@ -178,6 +187,9 @@ def _identity(source: Path) -> dict:
 def _is_done(job: dict, about: dict) -> bool:
     try:
         told = json.loads(_summary(Path(job["target"])).read_text(encoding="utf-8"))
-        return told["clip"] == _identity(Path(job["source"])) and told["choices"] == about
+        target = Path(job["target"])
+        kept = [target.with_name(f"{target.name}.{end}") for end in ("csv", *(["mp4"] if about["video"] else []))]
+        same = told["clip"] == _identity(Path(job["source"])) and told["choices"] == about
+        return same and all(path.is_file() for path in kept)
     except (OSError, ValueError, KeyError, TypeError):
         return False

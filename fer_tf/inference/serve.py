@@ -39,7 +39,7 @@ from fer_tf.card import describe_file
 from fer_tf.data.images import decode_image
 from fer_tf.faces import softmax
 from fer_tf.inference.detect import Detector, crop_faces
-from fer_tf.inference.kserve import BackendError
+from fer_tf.inference.kserve import BackendError, is_remote
 from fer_tf.inference.microbatch import MicroBatches, Overloaded
 from fer_tf.labels import COLOURS
 
@@ -76,7 +76,7 @@ class Limits:
     deadline_s  seconds from then until the answer
     batch       pictures that one worker takes together
     wait_s      seconds that the first of them waits for others
-    line        requests that may wait; further ones are refused
+    line        requests that may wait, beside those that are worked on; further ones are refused
     """
 
     bytes: int = 10_000_000
@@ -191,10 +191,13 @@ def create_app(
     limits, card = limits or Limits(), engine.card
     if card.window > 1:
         raise ValueError(f"{card.name} takes clips of {card.window} frames, the service pictures: take another model")
-    version = describe_file(engine.path)["sha256"][:12] if engine.path else "remote"
+    if api_key and not api_key.isascii():
+        raise ValueError("a key has letters, digits and signs of ASCII alone: others do not travel in a header")
+    version = "remote" if is_remote(engine.backend) else describe_file(engine.path)["sha256"][:12]
     MultiPartParser.spool_max_size = limits.bytes + 1  # parts stay in memory
     warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # `limits.pixels` is the rule
     numbers = _Numbers()
+    room = limits.line + limits.batch * len(detectors)
     workers = [_Worker(engine, detector, limits, numbers) for detector in detectors]
 
     @asynccontextmanager
@@ -216,7 +219,7 @@ def create_app(
         lifespan=lifespan,
         responses={status: {"model": Problem, "description": why} for status, why in PROBLEMS.items()},
     )
-    app.state.ready = False
+    app.state.ready, app.state.bodies = False, 0
     app.add_middleware(_Guard, limits=limits, api_key=api_key, numbers=numbers)
 
     @app.exception_handler(StarletteHTTPException)
@@ -228,6 +231,15 @@ def create_app(
         """Find every face of a picture and judge its emotion. `embedding` adds the vector, of models that have one."""
         if embedding and "embedding" not in engine.outputs:
             raise HTTPException(422, f"{card.name} has no embedding: leave `embedding` out")
+        if app.state.bodies >= room:  # each is held in memory
+            raise HTTPException(503, f"{room} pictures are waiting already: ask again later", {"Retry-After": "1"})
+        app.state.bodies += 1
+        try:
+            return await judged(request, embedding)
+        finally:
+            app.state.bodies -= 1
+
+    async def judged(request: Request, embedding: bool) -> Detected:
         data, began = await _picture(request), time.perf_counter()
         try:
             future = asyncio.wrap_future(app.state.batches.submit((data, time.perf_counter())))
@@ -237,7 +249,8 @@ def create_app(
         except Overloaded as error:
             raise HTTPException(503, f"{error}: ask again later", {"Retry-After": "1"}) from error
         except BackendError as error:
-            raise HTTPException(502, f"the model's server failed: {error}", {"Retry-After": "1"}) from error
+            _log.error(json.dumps({"request_id": request.scope["request_id"], "backend": str(error)}))
+            raise HTTPException(502, "the server that runs the model failed", {"Retry-After": "1"}) from error
         except TimeoutError as error:
             why = f"no answer within {limits.deadline_s:g} seconds: ask again later"
             raise HTTPException(503, why, {"Retry-After": "1"}) from error
@@ -327,12 +340,12 @@ class _Worker:
                 how = {"image_size": card.image_size, "scale": self.detector.scale, "roll": found.roll}
                 crops.append(crop_faces(image, found.xyxy, **how))
                 results.append((image.shape, found))
-            except (Refused, ValueError) as error:
-                results.append(error if isinstance(error, Refused) else Refused(400, str(error)))
+            except Exception as error:  # of this picture alone
+                results.append(error)
         outputs = self._run(np.concatenate(crops)) if crops else {}
         answers, first = [], 0
         for result, (_, arrived) in zip(results, pictures, strict=True):
-            if isinstance(result, Refused):
+            if isinstance(result, Exception):
                 answers.append(result)
                 continue
             shape, found = result
@@ -366,7 +379,10 @@ class _Worker:
             raise Refused(400, "the picture's header is damaged, or the file cut short") from error
         if width * height > self.limits.pixels:
             raise Refused(413, f"{width} x {height} are more than {self.limits.pixels:,} pixels: scale it down")
-        return decode_image(np.frombuffer(data, np.uint8), name="the file")
+        try:
+            return decode_image(np.frombuffer(data, np.uint8), name="the file")
+        except ValueError as error:
+            raise Refused(400, str(error)) from error
 
 
 def _kind(data: bytes) -> str | None:
@@ -486,5 +502,6 @@ class _Guard:
         return limited
 
     async def _refuse(self, status: int, why: str, scope, send) -> None:
-        response = JSONResponse({"detail": why, "request_id": scope["request_id"]}, status)
+        body = {"detail": why, "request_id": scope["request_id"]}
+        response = JSONResponse(body, status, headers={"Connection": "close"})  # what is still coming is not read
         await response(scope, None, send)

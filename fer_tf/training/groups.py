@@ -6,7 +6,8 @@
         print(found.to_markdown())
 
 A group's figure needs faces: below `minimum` of them it is not given at all. Groups are compared on accuracy, each with
-all other faces together, with intervals and p-values that stand for several tests.
+all other faces together. p-values stand for all groups of a column, an interval for its group alone: one without a zero
+in it may go with a p that is not small.
 """
 
 from collections.abc import Sequence
@@ -99,12 +100,13 @@ class GroupReport:
         for group in self.groups:
             recall = [_percent((group.recall or {}).get(emotion)) for emotion in emotions]
             whole = _percent(group.accuracy, group.accuracy_interval), _percent(group.macro_f1, group.macro_f1_interval)
-            cells = [group.name, f"{group.n:,}", f"{group.not_found:,}", *whole, *recall]
+            cells = [group.name.replace("|", "\\|"), f"{group.n:,}", f"{group.not_found:,}", *whole, *recall]
             lines.append(f"| {' | '.join(cells)} |")
         over = (
             f"macro-F1 over {', '.join(self.shared)}" if self.shared else "no macro-F1: no emotion is frequent enough"
         )
-        rule = f"Columns by emotion are recall; {over}. A dash stands where there are fewer than {self.minimum} faces."
+        rule = f"Columns by emotion are recall; {over}. A dash stands where there are fewer than {self.minimum} faces. "
+        rule += "An interval is that of its group alone, a p-value stands for all groups."
         lines += ["", rule, "", *(f"- {sentence}" for sentence in self.sentences)]
         lines += ["", "**May be concluded.** " + MAY, "", "**May not be concluded.**", ""]
         return "\n".join([*lines, *(f"- {sentence}" for sentence in MAY_NOT), ""])
@@ -134,6 +136,8 @@ def read_rows(path: Path | str, *, by: Sequence[str]):
         raise ValueError(f"{path} has no rows")
     for name in {"label", answered} - {"path"}:
         for i, word in enumerate(rows[name]):
+            if name == "predicted" and not word.strip():  # no face was found
+                continue
             try:
                 rows.loc[i, name] = canonical(word)
             except ValueError as error:

@@ -88,10 +88,11 @@ function list(found) {
 
 function show(what) { $("drop").hidden = what !== "drop"; $("view").hidden = what !== "view"; }
 
-async function picture(file) {
+async function picture(file, run) {
   say("looking …");
   const found = await judge(file); // the file itself: the server turns it upright, as the browser does
   const image = await createImageBitmap(file, { imageOrientation: "from-image" });
+  if (run !== playing) return; // another one was chosen meanwhile
   show("view");
   draw(image, found, ...fitted(image.width, image.height));
   list(found);
@@ -125,19 +126,25 @@ function stop() {
 
 async function take(job) {
   stop();
-  try { await job(playing); } catch (error) { stop(); show("drop"); $("faces").replaceChildren(); say(error.message); }
+  const run = playing;
+  try { await job(run); } catch (error) {
+    if (run !== playing) return; // what another job ended
+    stop(); show("drop"); $("faces").replaceChildren(); say(error.message);
+  }
 }
 
 function open(file) {
   if (!file) return;
-  if (!file.type.startsWith("video/")) { take(() => picture(file)); return; }
+  if (!file.type.startsWith("video/")) { take((run) => picture(file, run)); return; }
   take((run) => { $("video").src = URL.createObjectURL(file); return frames(run); });
 }
 
 $("file").addEventListener("change", (event) => { open(event.target.files[0]); event.target.value = ""; });
 $("camera").addEventListener("click", () => take(async (run) => {
   if (!navigator.mediaDevices) throw new Error("browsers give a webcam to https:// and to localhost only");
-  $("video").srcObject = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "user" } });
+  const camera = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "user" } });
+  if (run !== playing) { camera.getTracks().forEach((track) => track.stop()); return; }
+  $("video").srcObject = camera;
   return frames(run);
 }));
 $("again").addEventListener("click", () => { stop(); show("drop"); $("faces").replaceChildren(); say(""); });
