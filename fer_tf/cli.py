@@ -621,7 +621,7 @@ def bench(
         if clip is None:
             clip = write_video(Path(folder) / "drawn.mp4", draw_clip(frames=limit).frames, fps=30)
         result = ladder(model, clip, **choices, progress=status.update)
-    show(result, *tables.ladder(result), *tables.live(result), as_json=as_json)
+    show(result, *tables.ladder(result), *tables.model_alone(result), *tables.live(result), as_json=as_json)
 
 
 @app.command()

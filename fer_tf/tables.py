@@ -120,6 +120,13 @@ def ladder(result: dict) -> list[Table]:
     return list(tables.values())
 
 
+def model_alone(result: dict) -> list[str]:
+    """Return a line per backend: faces/s of the model by itself, all cores busy, as the ladder measured it."""
+    rungs = [rung for rung in result["rungs"] if rung["name"] == "several requests"]
+    name = result["model"]
+    return [f"{name} alone on {rung['provider']}: {rung['model_alone_per_s']:,.0f} faces/s" for rung in rungs]
+
+
 def live(result: dict) -> list[str]:
     """Return a benchmark's live run as a line, where there is one."""
     if not (run := result.get("live")):

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from squares import FINDER
 
+from fer_tf import tables
 from fer_tf.files import check_writable
 from fer_tf.inference import benchmark
 from fer_tf.inference.benchmark import ladder, naive_loop, save, time_engine
@@ -41,6 +42,10 @@ def test_the_ladder_measures_the_same_frames_on_every_rung(clip, engine, tmp_pat
             assert all(0 <= stage["queued"] <= 12 for stage in rung["stages"].values())
             assert 0 < rung["batch_fill"] <= 1 and rung["calls"] <= 12
         assert ("model_alone_per_s" in rung) == (rung["name"] in steps[3:])
+    assert [line.split(": ")[0] for line in tables.model_alone(result)] == [
+        "colours alone on CPUExecutionProvider",
+        "colours alone on OpenVINO CPU",
+    ]
     live = result["live"]
     assert (live["frames"], live["backend"]) == (12, "cpu") and live["faces"] > 0 and live["latency_ms"]["p50"] > 0
     assert result["clip"] == {"name": "clip.mp4", "width": 160, "height": 120, "frames_per_s": 25.0, "frames": 12}
