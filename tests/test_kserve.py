@@ -5,12 +5,14 @@ import http.server
 import json
 import threading
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from fer_tf import paths
+from fer_tf.card import METADATA_KEY
 from fer_tf.cli import app
 from fer_tf.data.drawn import draw_faces
 from fer_tf.inference.engine import load_engine
@@ -108,9 +110,13 @@ def test_a_server_gives_the_logits_that_the_model_gives_here(binary, rude, lenet
         (({"error": "out of memory"}, b"", 500), "status 500: .*out of memory"),
         ((b"<html>",), "not as the KServe v2 protocol"),
         (({"outputs": []},), "not as the KServe v2 protocol"),
+        (
+            ({"outputs": [{"name": "logits", "datatype": "FP32", "shape": [1, 7], "data": [0] * 7}]},),
+            "1. rows for 5 faces",
+        ),
         (({"outputs": [{"name": "logits", "datatype": "FP32", "shape": [9, 9], "data": [1.0]}]},), "not as the KServe"),
     ],
-    ids=["failure", "no JSON", "no output", "shape"],
+    ids=["failure", "no JSON", "no output", "too few rows", "shape"],
 )
 def test_what_a_server_says_wrongly_is_one_sentence(answer, words, lenet):
     with served(lenet, binary=False, answer=answer) as address:
@@ -155,6 +161,17 @@ def test_the_service_says_that_its_server_failed(lenet):
     assert answer.status_code == 502 and address not in answer.text  # which is in the log alone
 
 
+def renamed(path, card):
+    """Write the shipped LeNet with another card inside."""
+    import onnx
+
+    model = onnx.load(paths.MODELS / "lenet" / "model.onnx")
+    entry = next(entry for entry in model.metadata_props if entry.key == METADATA_KEY)
+    entry.value = card.to_json()
+    onnx.save(model, path)
+    return path
+
+
 def test_a_repository_holds_what_servers_read(tmp_path):
     written = write_repository(["lenet", "mobilenet_v2-int8"], tmp_path / "models")
     write_repository(["lenet"], tmp_path / "models", version=2)
@@ -179,5 +196,9 @@ def test_a_repository_holds_what_servers_read(tmp_path):
         write_repository(["lenet"], root)
     with pytest.raises(ValueError, match="a name of its own"):
         write_repository(["lenet", "lenet"], tmp_path / "b")
+    evil = replace(load_engine("lenet").card, name="../x")
+    with pytest.raises(ValueError, match=r"'\.\./x' names no folder"):
+        write_repository([renamed(tmp_path / "evil.onnx", evil)], tmp_path / "d")
+    assert not (tmp_path / "d").exists()
     done = CliRunner().invoke(app, ["export", "lenet", "--repository", str(tmp_path / "c")])
     assert done.exit_code == 0 and (tmp_path / "c/lenet/1/model.onnx").is_file()

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from fer_tf.cli import app
 from fer_tf.inference.clips import probe, write_video
-from fer_tf.inference.scale import ATTEMPTS, _Annotator, annotate_many, read_manifest
+from fer_tf.inference.scale import ATTEMPTS, _Annotator, _is_done, annotate_many, read_manifest
 
 
 @pytest.fixture
@@ -97,6 +97,18 @@ def test_a_clip_that_takes_workers_along_is_given_up(clips, tmp_path):
     row = worker(job)
     assert row["status"] == "failed" and "3 workers died over it" in row["error"]
     assert worker(job)["status"] == "done" and not (tmp_path / "out/a.mp4.mp4").exists()
+
+
+def test_done_is_what_is_whole_and_fits(tmp_path):
+    write_video(tmp_path / "a.mp4", squares(3), fps=5)
+    about = {"model": "lenet", "weights": "1", "detector": "haar", "backend": "cpu", "video": True}
+    about |= {"detect_every": 1, "classify_every": 1}
+    job = {"source": str(tmp_path / "a.mp4"), "target": str(tmp_path / "out" / "a.mp4")}
+    assert not _is_done(job, about)
+    assert _Annotator(about)(job)["status"] == "done" and _is_done(job, about)
+    assert not _is_done(job, about | {"weights": "2"})  # trained anew
+    (tmp_path / "out" / "a.mp4.csv").unlink()
+    assert not _is_done(job, about)
 
 
 @pytest.mark.parametrize(

@@ -172,15 +172,28 @@ def test_a_body_is_counted_as_it_arrives(service):
     assert answer.status_code == 413 and "5,000 bytes" in answer.json()["detail"]
 
 
+def test_bodies_in_memory_are_bounded(engine, service):
+    client = service(limits=Limits(batch=1, line=1), detectors=[FINDER])  # room for two
+    client.app.state.bodies = 2
+    answer = ask(client, encoded())
+    assert answer.status_code == 503 and "2 pictures are waiting" in answer.json()["detail"]
+    client.app.state.bodies = 1
+    assert ask(client, encoded()).status_code == 200 and client.app.state.bodies == 1
+    assert ask(client, b"").status_code == 400 and client.app.state.bodies == 1  # given back whatever comes
+
+
 def test_without_its_key_nothing_is_told(service):
     client = service(api_key="geheim")
     for headers in ({}, {"X-API-Key": "falsch"}, {"Authorization": "Bearer x"}, {"X-API-Key": "geheim2"}):
         for path in ("/v1/models", "/metrics"):
             assert client.get(path, headers=headers).status_code == 401
-        assert ask(client, encoded(), headers=headers).status_code == 401
+        refused = ask(client, encoded(), headers=headers)
+        assert refused.status_code == 401 and refused.headers["connection"] == "close"
     for headers in ({"X-API-Key": "geheim"}, {"Authorization": "Bearer geheim"}):
         assert ask(client, encoded(), headers=headers).status_code == 200
     assert client.get("/healthz").status_code == client.get("/").status_code == 200
+    with pytest.raises(ValueError, match="ASCII"):
+        service(api_key="schlüssel")
 
 
 def test_overload_and_a_late_answer_say_when_to_come_back(engine, service):
