@@ -25,6 +25,7 @@ from importlib.resources import files
 
 import numpy as np
 from fastapi import FastAPI, HTTPException, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from PIL import Image
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -44,8 +45,7 @@ from fer_tf.inference.microbatch import MicroBatches, Overloaded
 from fer_tf.labels import COLOURS
 
 KINDS = {b"\xff\xd8\xff": "JPEG", b"\x89PNG\r\n\x1a\n": "PNG", b"GIF8": "GIF", b"BM": "BMP"}
-KINDS |= {b"II*\x00": "TIFF", b"MM\x00*": "TIFF"}
-"""How files of pictures begin; WebP is told by two words."""
+"""How files of pictures begin; WebP is told by two words. No TIFF: of one, two readers may see different sizes."""
 FIELDS = "file", "image"
 """Names that the picture's part of the form may have."""
 FACES_PER_CALL = 64
@@ -157,7 +157,7 @@ UPLOAD = {
                         FIELDS[0]: {
                             "type": "string",
                             "format": "binary",
-                            "description": "JPEG, PNG, WebP, GIF, BMP, TIFF",
+                            "description": "JPEG, PNG, WebP, GIF, BMP",
                         }
                     },
                 }
@@ -226,6 +226,11 @@ def create_app(
     async def _problem(request: Request, error: StarletteHTTPException) -> JSONResponse:
         body = {"detail": str(error.detail), "request_id": request.scope["request_id"]}
         return JSONResponse(body, error.status_code, headers=error.headers)
+
+    @app.exception_handler(RequestValidationError)
+    async def _misunderstood(request: Request, error: RequestValidationError) -> JSONResponse:
+        why = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
+        return await _problem(request, HTTPException(422, why))
 
     async def answer(request: Request, embedding: bool = False) -> Detected:
         """Find every face of a picture and judge its emotion. `embedding` adds the vector, of models that have one."""
@@ -369,7 +374,7 @@ class _Worker:
         if not data:
             raise Refused(400, "the file is empty (0 bytes)")
         if _kind(data) is None:
-            raise Refused(415, "the file is no picture: expected JPEG, PNG, WebP, GIF, BMP or TIFF")
+            raise Refused(415, "the file is no picture: expected JPEG, PNG, WebP, GIF or BMP")
         try:
             with Image.open(io.BytesIO(data)) as header:  # reads no pixel
                 width, height = header.size
