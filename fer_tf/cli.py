@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import socket
 import sys
 from contextlib import nullcontext, suppress
 from importlib.util import find_spec
@@ -555,6 +556,14 @@ def serve(
     from fer_tf.inference.serve import Limits, create_app
 
     _check_requests(workers)
+    if not 0 <= port <= 65535:
+        raise ValueError(f"--port must be 0 to 65535, got {port}")
+    try:
+        listening = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except OSError as error:
+        raise OSError(
+            f"{host}:{port} cannot be listened on ({error.strerror or error}): give another --port"
+        ) from error
     workers = workers or cores()
     limits = {
         "bytes": max_bytes,
@@ -568,11 +577,12 @@ def serve(
         detectors = [load_detector(detector) for _ in range(workers)]
         service = create_app(engine=engine, detectors=detectors, limits=Limits(**limits), api_key=api_key)
     logging.getLogger("fer_tf.serve").setLevel("INFO")
-    config = uvicorn.Config(service, host=host, port=port, access_log=False, server_header=False, log_level="warning")
+    config = uvicorn.Config(service, access_log=False, server_header=False, log_level="warning")
     config.timeout_graceful_shutdown, config.limit_concurrency = 30, 1000
-    terminal.say(f"{engine.card.name} on {engine.provider}, {detector}: http://{host}:{port} (Ctrl-C stops)")
+    address = f"http://{host}:{listening.getsockname()[1]}"
+    terminal.say(f"{engine.card.name} on {engine.provider}, {detector}: {address} (Ctrl-C stops)")
     with suppress(KeyboardInterrupt):  # which comes again, once everything is finished
-        uvicorn.Server(config).run()
+        uvicorn.Server(config).run(sockets=[listening])
 
 
 @app.command()

@@ -82,6 +82,8 @@ class GridResult:
 def read_grid(path: Path) -> Grid:
     """Read a grid file; raises FileNotFoundError, or ValueError that names the file and what is wrong in it."""
     try:
+        if not path.is_file():
+            raise FileNotFoundError(f"there is no grid at {path}: give a .toml file with a table per model")
         return _grid(tomllib.loads(path.read_text(encoding="utf-8")), path.parent)
     except ValueError as error:  # TOMLDecodeError is one
         raise ValueError(f"{path}: {error}") from error

@@ -1,6 +1,7 @@
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -231,6 +232,8 @@ def damaged(tmp_path: Path) -> None:
             "--requests must be at least 1 and at most 64",
         ),
         (["bench", "text.jpg", "--output", "text.jpg"], "text.jpg is the clip itself"),
+        (["serve", "--port", "99999"], "--port must be 0 to 65535, got 99999"),
+        (["suite", "--grid", "none.toml"], "there is no grid at none.toml"),
         (["bench", "text.jpg", "--live", "inf"], "--live must be 0 to 3600 seconds, got inf"),
         (["evaluate", "lenet", "--dataset", "none"], "no data set 'none'"),
         (["evaluate", "lenet", "--dataset", "bad.csv"], "bad.csv"),
@@ -259,6 +262,12 @@ def test_bad_input_is_one_sentence_and_a_failing_exit(arguments, says, tmp_path)
     assert done.returncode != 0 and says in told, done.stderr
     assert "Traceback" not in told
     assert {path.relative_to(tmp_path) for path in tmp_path.rglob("*")} == before, "nothing half-written"
+
+
+def test_a_port_that_is_taken_is_one_sentence():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        done = run("serve", "--port", taken.getsockname()[1])
+    assert done.returncode == 1 and "cannot be listened on" in done.stderr and "Traceback" not in done.stderr
 
 
 def test_debug_shows_the_traceback(tmp_path):
