@@ -2,9 +2,12 @@
 
 import os
 import secrets
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+LOCK = "lock"
 
 
 def make_folder(path: Path) -> None:
@@ -48,3 +51,31 @@ def settled(partial: Path, path: Path, *, keep: bool) -> Iterator[None]:
         raise type(error)(error.errno, f"{error.strerror}: {path} could not be written") from error
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(folder: Path, *, by: str) -> Iterator[None]:
+    """Keep every other process out of a folder; the system lifts the lock when this one ends, however it ends.
+
+    Raises RuntimeError, which names what it is held `by`, if another process has it. The file of the lock stays.
+    """
+    with (folder / LOCK).open("a") as file:
+        try:
+            _lock(file)
+        except (BlockingIOError, PermissionError) as error:
+            raise RuntimeError(
+                f"another {by} is running in {folder}: wait until it ends, or give another folder"
+            ) from error
+        yield
+
+
+def _lock(file) -> None:
+    """Lock an open file for this process alone, or raise BlockingIOError (PermissionError on Windows) at once."""
+    if sys.platform == "win32":
+        import msvcrt
+
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+    else:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

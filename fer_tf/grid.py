@@ -31,7 +31,7 @@ import numpy as np
 from fer_tf import paths
 from fer_tf.data.fer2013 import SIZE
 from fer_tf.data.readers import NAMED, load, locate
-from fer_tf.files import make_folder, write_atomically
+from fer_tf.files import locked, make_folder, write_atomically
 from fer_tf.notebook import read_notebook
 from fer_tf.session import Session, SuiteError
 from fer_tf.suite import find_notebooks
@@ -100,16 +100,20 @@ def run_grid(path: Path, *, run_dir: Path | None = None, progress=None) -> GridR
     grid = read_grid(path)
     folder = Path(run_dir).resolve() if run_dir else paths.RUNS / path.stem
     make_folder(folder)
-    _check_folder(folder, grid)
+    with locked(folder, by="grid"):
+        _check_folder(folder, grid)
+        return _run(grid, folder, name=path.name, progress=progress)
+
+
+def _run(grid: Grid, folder: Path, *, name: str, progress) -> GridResult:
     trained = read_notebook(NOTEBOOK)
     notebooks = [replace(trained, name=name, title=name) for name in grid.recipes]
-    facts = {"Grid": path.name, "Data set": ", ".join(sorted({recipe.dataset for recipe in grid.recipes.values()}))}
+    facts = {"Grid": name, "Data set": ", ".join(sorted({recipe.dataset for recipe in grid.recipes.values()}))}
     session = Session(folder, [*notebooks, *find_notebooks([COMPARISON])], facts=facts, console=progress)
     failed = {}
     for position, (name, recipe) in enumerate(grid.recipes.items()):
         if is_finished(folder / name):
-            session.settle(position, status="done", seconds=read_run(folder / name).history["seconds"].sum())
-            session.console.print(f"{position + 1}/{len(session.notebooks)} {name}: was done before", highlight=False)
+            session.skip(position, read_run(folder / name).history["seconds"].sum())
             continue
         planned = folder / "recipes" / f"{name}.json"
         recipe.save(planned)

@@ -62,6 +62,12 @@ class Session:
             self.settle(position, status=status, seconds=seconds, error=error)
             self.console.print(f"{label}: {status} in {seconds:.0f} s", highlight=False)
 
+    def skip(self, position: int, seconds: float) -> None:
+        """Take a notebook that was done before, in so many seconds, as it lies in the folder."""
+        self.settle(position, status="done", seconds=seconds)
+        label = f"{position + 1}/{len(self.notebooks)} {self.notebooks[position].name}"
+        self.console.print(f"{label}: was done before", highlight=False)
+
     def executed(self, notebook: Notebook) -> Path:
         """Return where a notebook's executed copy lies."""
         return self.run_dir / "notebooks" / f"{notebook.name}.ipynb"

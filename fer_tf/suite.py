@@ -12,22 +12,26 @@ How a notebook shows a result on the page
     or ``.webm`` a clip, anything else a link, in the order in which they were written. Tables show what the file says,
     with separators in thousands, so round before writing.
 
-A run folder holds `index.html`, `summary.pdf`, `cards/`, `notebooks/` (executed), `html/`, `report/`, `kernel.log` and
-what the notebooks write. No page asks the network for anything: formulas in the notebooks are therefore plain text, not
-LaTeX.
+A run folder holds `index.html`, `summary.pdf`, `cards/`, `notebooks/` (executed), `html/`, `report/`, `kernel.log`,
+`suite.json` (what was asked for, and what is done: a suite that was stopped goes on there) and what the notebooks
+write. No page asks the network for anything: formulas in the notebooks are therefore plain text, not LaTeX.
 """
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 from fer_tf import paths
+from fer_tf.card import describe_file
 from fer_tf.data.fer2013 import SIZE
 from fer_tf.data.readers import NAMED, load, locate
-from fer_tf.files import make_folder
+from fer_tf.files import locked, make_folder, write_atomically
 from fer_tf.notebook import Notebook, match_parameters, read_notebook
 from fer_tf.session import Session, SuiteError
+
+PAPER = "suite.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,14 +64,22 @@ def run_suite(*, notebooks=None, parameters: dict, run_dir: Path | None = None, 
 
     notebooks   as `find_notebooks` takes them; None is the whole suite
     parameters  name -> value or command-line text; every name must be declared by one of the notebooks
-    run_dir     a new or empty folder; None is a new `runs/<time>/`
+    run_dir     a new or empty folder, or one of a suite that was stopped, which goes on at the first notebook that is
+                not done or has changed since; with neither notebooks nor parameters it does what that one was asked
+                for. None is a new `runs/<time>/`
     progress    a `rich.console.Console` to show progress on (a live bar; plain lines off a terminal); None is silent
 
     Raises FileNotFoundError, FileExistsError or ValueError before anything runs, SuiteError when a notebook fails.
     However it ends, Ctrl-C included, the executed copies and `index.html` tell what was done.
     """
+    before = _read_before(run_dir)
+    if before and not notebooks and not parameters:
+        notebooks, parameters = before["notebooks"], before["parameters"]
     suite = find_notebooks(notebooks)
     values = match_parameters(suite, parameters)
+    asked = {notebook.name: values[notebook.path] for notebook in suite}
+    if before and asked != before["asked"]:
+        raise ValueError(f"{run_dir} was begun with other notebooks or parameters: give none, or another --run-dir")
     if dataset := parameters.get("dataset"):
         locate(dataset if dataset in NAMED else paths.ROOT / dataset)
     default = next((known.parameters["dataset"].default for known in suite if "dataset" in known.parameters), "none")
@@ -75,17 +87,34 @@ def run_suite(*, notebooks=None, parameters: dict, run_dir: Path | None = None, 
         "Data set": str(dataset or default),
         "Parameters": ", ".join(f"{name} = {value}" for name, value in parameters.items()) or "defaults",
     }
-    session = Session(_new_folder(run_dir), suite, facts=facts, console=progress)
-    try:
-        for position, notebook in enumerate(suite):
+    folder = _folder(run_dir, goes_on=bool(before))
+    with locked(folder, by="suite"):
+        session = Session(folder, suite, facts=facts, console=progress)
+        paper = {"notebooks": [str(notebook.path) for notebook in suite], "parameters": parameters, "asked": asked}
+        try:
+            _run(session, values, paper, before["done"] if before else {})
+        except (SuiteError, KeyboardInterrupt) as error:
+            session.console.print(f"to go on here: fer-tf suite --run-dir {folder}", highlight=False, soft_wrap=True)
+            if isinstance(error, SuiteError):
+                session.finish()
+            raise
+        session.finish(_data(suite, values) if any(folder.glob("*/data.json")) else None)
+    return SuiteResult(run_dir=folder, index=folder / "index.html", notebooks=tuple(session.notebooks))
+
+
+def _run(session: Session, values: dict[Path, dict], paper: dict, before: dict) -> None:
+    """Run what is left: all from the first one that is not done or has changed, for later ones may read its results."""
+    done = paper["done"] = {}
+    for position, notebook in enumerate(list(session.notebooks)):
+        write_atomically(session.run_dir / PAPER, (json.dumps(paper, indent=2) + "\n").encode())
+        source, known = describe_file(notebook.path)["sha256"], before.get(notebook.name, {})
+        if known.get("source") == source and session.executed(notebook).is_file():
+            session.skip(position, known["seconds"])
+        else:
+            before = {}
             session.run(position, values[notebook.path])
-    except SuiteError:
-        session.finish()
-        raise
-    session.finish(_data(suite, values) if any(session.run_dir.glob("*/data.json")) else None)
-    return SuiteResult(
-        run_dir=session.run_dir, index=session.run_dir / "index.html", notebooks=tuple(session.notebooks)
-    )
+        done[notebook.name] = {"source": source, "seconds": session.notebooks[position].seconds}
+    write_atomically(session.run_dir / PAPER, (json.dumps(paper, indent=2) + "\n").encode())
 
 
 def _data(suite: list[Notebook], values: dict[Path, dict]):
@@ -99,10 +128,22 @@ def _data(suite: list[Notebook], values: dict[Path, dict]):
     return None
 
 
-def _new_folder(wanted: Path | None) -> Path:
-    """Return a new run folder; two suites never get the same one."""
+def _read_before(folder: Path | None) -> dict | None:
+    """Return what a suite that was stopped in this folder was asked for and had done; None where there is none."""
+    path = folder and Path(folder) / PAPER
+    if not path or not path.is_file():
+        return None
+    try:
+        before = json.loads(path.read_text(encoding="utf-8"))
+        return {name: before[name] for name in ("notebooks", "parameters", "asked", "done")}
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} cannot be read ({error}): name another --run-dir") from error
+
+
+def _folder(wanted: Path | None, *, goes_on: bool) -> Path:
+    """Return a new run folder, never the same one for two suites, or the one that a suite goes on in."""
     folder = Path(wanted).resolve() if wanted else paths.RUNS / f"{datetime.now():%Y-%m-%d_%H%M%S_%f}"
-    if wanted and folder.is_dir() and any(path.is_file() for path in folder.rglob("*")):
+    if wanted and not goes_on and folder.is_dir() and any(path.is_file() for path in folder.rglob("*")):
         raise FileExistsError(f"{folder} is not empty: name a new folder, or none for one under {paths.RUNS}")
     make_folder(folder) if wanted else folder.mkdir(parents=True)  # a time of its own, or an error
     return folder

@@ -102,6 +102,15 @@ def test_every_runtime_tells_emotions_affect_and_branches(finished, data):
             np.testing.assert_allclose(values, expected[name], atol=TOLERANCE)
 
 
+def test_a_finished_run_is_not_trained_again(finished, data):
+    source, folder, card = finished
+    before = (folder / "model.keras").stat().st_mtime_ns
+    lines = []
+    again = fit_affect(source, data, folder, epochs=6, learning_rate=1e-2, report=lines.append)
+    assert again.to_json() == card.to_json()
+    assert "not trained again" in lines[0] and (folder / "model.keras").stat().st_mtime_ns == before
+
+
 def test_unfit_sources_and_data_are_refused(finished, data, tmp_path):
     source, folder, _ = finished
     with pytest.raises(ValueError, match="is a lenet, which has no outputs for affect: train an esr first"):
@@ -112,4 +121,4 @@ def test_unfit_sources_and_data_are_refused(finished, data, tmp_path):
         turned = {split: replace(faces, emotions=FER2013[::-1]) for split, faces in data.items()}
         fit_affect(source, replace(data, **turned), tmp_path / "run")
     with pytest.raises(ValueError, match="holds a finished run"):
-        fit_affect(source, data, folder)
+        fit_affect(source, data, folder, seed=5)

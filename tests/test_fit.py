@@ -360,7 +360,7 @@ def test_a_kill_after_the_last_paper_leaves_a_finished_run(undisturbed, tiny, tm
     for name in ("checkpoint.npz", "lock"):
         (tmp_path / "killed" / name).touch()
     with pytest.raises(ValueError, match="holds a finished run"):
-        train(LONG, tiny, tmp_path / "killed")
+        train(LONG.with_(seed=LONG.seed + 1), tiny, tmp_path / "killed")
     assert_same_end(undisturbed, tmp_path / "killed")
 
 
@@ -422,10 +422,22 @@ def test_one_seed_gives_one_result(finished, tiny, tmp_path):
     assert abs(pd.read_csv(tmp_path / "other" / "history.csv")["loss"] - there).max() > 1e-2
 
 
+def test_a_finished_run_is_not_trained_again(finished, tiny):
+    folder, card, recipe = finished
+    model, lines = fit.build_model(recipe.with_(seed=9), emotions=7), []
+    before = (folder / "model.keras").stat().st_mtime_ns
+    assert fit.fit(model, tiny, recipe, folder, report=lines.append).to_json() == card.to_json()
+    assert lines == [f"{folder} holds this very run, finished: it is not trained again"]
+    assert (folder / "model.keras").stat().st_mtime_ns == before
+    saved = keras.saving.load_model(folder / "model.keras", compile=False)
+    for mine, kept in zip(model.get_weights(), saved.get_weights(), strict=True):
+        np.testing.assert_array_equal(mine, kept)
+
+
 def test_a_folder_belongs_to_one_run(finished, tiny, tmp_path):
     folder, _, recipe = finished
     with pytest.raises(ValueError, match="holds a finished run"):
-        train(recipe, tiny, folder)
+        train(recipe.with_(seed=4), tiny, folder)
     assert not (folder / "lock").exists()
     with claim(tmp_path / "begun", recipe, tiny):
         pass

@@ -214,6 +214,39 @@ def test_an_interrupted_suite_leaves_its_index(tmp_path, monkeypatch):
     assert 'class="status interrupted"' in (tmp_path / "run" / "index.html").read_text()
 
 
+def test_a_stopped_suite_goes_on_where_it_stopped(tmp_path, monkeypatch):
+    ran = []
+
+    def execute(source, target, values, **_):
+        ran.append((source.stem, values.get("epochs")))
+        if (source.stem, len(ran)) == ("02_b", 2):
+            raise KeyboardInterrupt
+        target.write_bytes(source.read_bytes())
+
+    monkeypatch.setattr(session, "_execute", execute)
+    suite = [write(tmp_path, name) for name in ("01_a", "02_b", "03_c")]
+    folder, terminal = tmp_path / "run", Console(file=io.StringIO(), width=100)
+    with pytest.raises(KeyboardInterrupt):
+        run_suite(notebooks=suite, parameters={"epochs": "5"}, run_dir=folder, progress=terminal)
+    assert f"to go on here: fer-tf suite --run-dir {folder}\n" in terminal.file.getvalue()
+    for wrong in ({"notebooks": suite, "parameters": {}}, {"notebooks": suite[:2], "parameters": {"epochs": "5"}}):
+        with pytest.raises(ValueError, match="begun with other notebooks or parameters"):
+            run_suite(run_dir=folder, **wrong)
+    ran.clear()
+    done = run_suite(notebooks=suite, parameters={"epochs": 5}, run_dir=folder, progress=terminal)
+    assert ran == [("02_b", 5), ("03_c", 5)] and "1/3 01_a: was done before" in terminal.file.getvalue()
+    assert [notebook.status for notebook in done.notebooks] == [
+        "done"
+    ] * 3 and "html/01_a.html" in done.index.read_text()
+    ran.clear()
+    write(tmp_path, "02_b", "1 + 1")  # it changed, and 03 may read what it wrote
+    run_suite(parameters={}, run_dir=folder)
+    assert ran == [("02_b", 5), ("03_c", 5)]
+    (folder / "suite.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"suite.json cannot be read \('notebooks'\)"):
+        run_suite(parameters={}, run_dir=folder)
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
@@ -313,13 +346,21 @@ def test_notebooks_are_found_by_the_start_of_their_name(tmp_path, monkeypatch):
 
 
 def test_two_suites_never_share_a_folder(tmp_path, monkeypatch):
+    def execute(*_, **__):
+        with pytest.raises(RuntimeError, match="another suite is running in"):
+            run_suite(parameters={}, run_dir=tmp_path / "one")
+
     monkeypatch.setattr(paths, "RUNS", tmp_path / "runs")
-    monkeypatch.setattr(session, "_execute", lambda *_, **__: None)
     notebook = write(tmp_path, "01_a")
+    monkeypatch.setattr(session, "_execute", execute)
+    run_suite(notebooks=[notebook], parameters={}, run_dir=tmp_path / "one")
+    monkeypatch.setattr(session, "_execute", lambda *_, **__: None)
     first, second = (run_suite(notebooks=[notebook], parameters={}).run_dir for _ in range(2))
     assert first != second and first.parent == second.parent == tmp_path / "runs"
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "letter.txt").touch()
     with pytest.raises(FileExistsError, match="is not empty"):
-        run_suite(notebooks=[notebook], parameters={}, run_dir=first)
+        run_suite(notebooks=[notebook], parameters={}, run_dir=tmp_path / "mine")
 
 
 @pytest.mark.skipif(not shutil.which("make"), reason="make is not installed")

@@ -41,10 +41,10 @@ def fit_affect(
     and of the squared error of valence and arousal, by AdamW with a learning rate that falls to zero along a cosine;
     augmentation, batch size, targets and smoothing are those of the source; nothing is mixed or averaged. Kept is the
     epoch with the highest mean CCC on valid. metrics.json has "affect" beside the usual reports. A killed run starts
-    anew.
+    anew; one that was finished is not trained again.
 
     Raises ValueError for a source without branches, for data without affect or with other emotions, for a folder that
-    holds a finished run; FileNotFoundError for a source that is none.
+    holds another finished run; FileNotFoundError for a source that is none.
     """
     engine = load_keras(source)
     model, card = engine.model, engine.card
@@ -78,7 +78,10 @@ def fit_affect(
         seed=seed,
         notice=" ".join([*card.notices, about]),
     )
-    with folder.claim(run_dir, recipe, data):
+    with folder.claim(run_dir, recipe, data) as finished:
+        if finished:
+            report(f"{run_dir} holds this very run, finished: it is not trained again")
+            return ModelCard.load(run_dir / "card.json")
         history = _train(model, data, recipe, run_dir, report=report)
         run.write_history(run_dir, history)
         return run.finish(run_dir, data, recipe, affect=True)

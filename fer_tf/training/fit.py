@@ -50,8 +50,9 @@ def fit(
 ) -> ModelCard:
     """Train `model`, select on valid, report test once, leave everything in `run_dir`; returns the card.
 
-    An unfinished run of the same recipe and data in `run_dir` is resumed; a finished one, or another run's folder,
-    raises ValueError, and so does a training that diverges. RuntimeError if another process trains in `run_dir`.
+    A run of the same recipe and data in `run_dir` is resumed, and where it was finished, `model` gets its weights; the
+    folder of another run raises ValueError, and so does a training that diverges. RuntimeError if another process
+    trains in `run_dir`.
     `report` receives each line of the log, `on_step(done, steps)` each train batch of the whole run.
     """
     recipe = with_settled_targets(recipe, data.train)
@@ -76,7 +77,11 @@ def fit(
         if not any(_begins(name, prefix) for name in names):
             begin = ", ".join(dict.fromkeys(re.match(r"[^_]+(_\d+(?=_))?", name)[0] for name in names))
             raise ValueError(f"unfreeze: no layer of {recipe.architecture} begins with {prefix!r}; they begin {begin}")
-    with folder.claim(run_dir, recipe, data):
+    with folder.claim(run_dir, recipe, data) as finished:
+        if finished:
+            model.load_weights(run_dir / "model.keras")
+            report(f"{run_dir} holds this very run, finished: it is not trained again")
+            return ModelCard.load(run_dir / "card.json")
         progress = _train(model, data, recipe, run_dir, log=log, on_step=on_step)
         log(verdict(progress, recipe), once=True)
         run.write_history(run_dir, progress.history)  # again: a kill may have come between checkpoint and history

@@ -1,12 +1,11 @@
 """The run folder: who owns it, and its log. Without Keras, so that a wrong folder is refused before anything starts."""
 
 import json
-import sys
 from contextlib import contextmanager
 from pathlib import Path
 
 from fer_tf.data.labelled import Splits
-from fer_tf.files import make_folder, write_atomically
+from fer_tf.files import LOCK, locked, make_folder, write_atomically
 from fer_tf.training.recipe import Recipe
 
 
@@ -35,8 +34,9 @@ def keras_file(path: Path) -> Path:
 def claim(run_dir: Path, recipe: Recipe, data: Splits):
     """Make the folder and hold it while the context lasts; write recipe.json and data.json.
 
-    Raises ValueError for a file, a finished run's folder and another run's of which an epoch is finished, RuntimeError
-    for a folder that another process holds.
+    Yields whether it holds this very run, finished: then there is nothing to do. Raises ValueError for a file, another
+    finished run's folder and another run's of which an epoch is finished, RuntimeError for a folder that another
+    process holds.
     """
     make_folder(run_dir)
     with _locked(run_dir):
@@ -44,47 +44,40 @@ def claim(run_dir: Path, recipe: Recipe, data: Splits):
             left.unlink()
         if is_finished(run_dir):
             (run_dir / "checkpoint.npz").unlink(missing_ok=True)  # a kill may have come before fit did it
+        papers = _papers(recipe, data)
+        if is_finished(run_dir) and papers == {name: _read(run_dir / name) for name in papers}:
+            yield True
+            return
         refuse_finished(run_dir)
-        described = {"name": data.name, "fingerprint": data.fingerprint, "terms": data.terms}
-        for path, values in (run_dir / "recipe.json", recipe.to_dict()), (run_dir / "data.json", described):
-            text = json.dumps(values, indent=2, ensure_ascii=False) + "\n"
-            begun = path.exists() and (run_dir / "checkpoint.npz").exists()
-            if begun and path.read_text(encoding="utf-8") != text:
+        for name, text in papers.items():
+            if (run_dir / "checkpoint.npz").exists() and _read(run_dir / name) not in ("", text):
                 raise ValueError(
                     f"{run_dir} holds an unfinished run of another recipe or other data; give another folder"
                 )
-            write_atomically(path, text.encode())
-        yield
+            write_atomically(run_dir / name, text.encode())
+        yield False
+
+
+def _papers(recipe: Recipe, data: Splits) -> dict[str, str]:
+    """Return what tells one run from another: file name -> text."""
+    described = {"name": data.name, "fingerprint": data.fingerprint, "terms": data.terms}
+    papers = {"recipe.json": recipe.to_dict(), "data.json": described}
+    return {name: json.dumps(values, indent=2, ensure_ascii=False) + "\n" for name, values in papers.items()}
+
+
+def _read(path: Path) -> str:
+    return path.read_text(encoding="utf-8") if path.exists() else ""
 
 
 @contextmanager
 def _locked(run_dir: Path):
-    """Keep every other process out of the folder; the system lifts the lock when this one ends, however it ends."""
-    path = run_dir / "lock"
+    """Keep every other process out of the folder."""
     try:
-        with path.open("a") as file:
-            try:
-                _lock(file)
-            except (BlockingIOError, PermissionError) as error:
-                raise RuntimeError(
-                    f"another training is running in {run_dir}: wait until it ends, or give another folder"
-                ) from error
+        with locked(run_dir, by="training"):
             yield
     finally:
         if is_finished(run_dir):  # it is refused without a lock
-            path.unlink(missing_ok=True)
-
-
-def _lock(file) -> None:
-    """Lock an open file for this process alone, or raise BlockingIOError (PermissionError on Windows) at once."""
-    if sys.platform == "win32":
-        import msvcrt
-
-        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-    else:
-        import fcntl
-
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            (run_dir / LOCK).unlink(missing_ok=True)
 
 
 def write_log(run_dir: Path, line: str, *, once: bool = False) -> None:
