@@ -1,6 +1,7 @@
 """The house's rule: imports go downward only, and the inference wing never touches the training world."""
 
 import ast
+import sys
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,15 @@ def test_imports_go_downward(path):
     for name in imports(path, nested=True):
         if name.startswith("fer_tf.") and wing(name) != here and wing(name) in FLOORS:
             assert FLOORS[wing(name)] < FLOORS[here], f"{relative} imports {name}, which is not below it"
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE / "cli").glob("[!_]*.py")), ids=lambda p: p.name)
+def test_a_file_of_commands_starts_fast_and_leans_on_no_other(path):
+    own = {name.rsplit(".", 1)[0] for name in imports(path, nested=True) if wing(name) == "cli"}
+    assert own <= {"fer_tf.cli.options"}
+    at_import = {".".join(name.split(".")[:2]) for name in imports(path, nested=False) if name.startswith("fer_tf.")}
+    others = {name.split(".")[0] for name in imports(path, nested=False)} - set(sys.stdlib_module_names)
+    assert at_import <= {"fer_tf.cli", "fer_tf.tables", "fer_tf.terminal"} and others <= {"fer_tf", "typer"}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
