@@ -1,6 +1,7 @@
 """The house's rule: imports go downward only, and the inference wing never touches the training world."""
 
 import ast
+import sys
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,20 @@ def test_imports_go_downward(path):
     for name in imports(path, nested=True):
         if name.startswith("fer_tf.") and wing(name) != here and wing(name) in FLOORS:
             assert FLOORS[wing(name)] < FLOORS[here], f"{relative} imports {name}, which is not below it"
+
+
+@pytest.mark.parametrize(("room", "shared"), [("cli", "options"), ("plots", "shared")])
+def test_files_of_commands_and_of_figures_lean_on_one_file_of_their_own(room, shared):
+    for path in (PACKAGE / room).glob("[!_]*.py"):
+        own = {name.rsplit(".", 1)[0] for name in imports(path, nested=True) if wing(name) == room}
+        assert own <= {f"fer_tf.{room}.{shared}"} - {f"fer_tf.{room}.{path.stem}"}, path.name
+
+
+def test_the_command_line_starts_with_what_every_command_needs():
+    for path in (PACKAGE / "cli").glob("[!_]*.py"):
+        names = {".".join(name.split(".")[:2]) for name in imports(path, nested=False)}
+        needed = {"typer", "fer_tf.cli", "fer_tf.tables", "fer_tf.terminal"}
+        assert {name for name in names if name.split(".")[0] not in sys.stdlib_module_names} <= needed, path.name
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from fer_tf import cli, paths
+from fer_tf import paths
+from fer_tf.cli import app, judge
 from fer_tf.data.corrupt import CORRUPTIONS
 from fer_tf.data.drawn import draw_faces
 from fer_tf.data.images import write_image
@@ -104,7 +105,7 @@ def test_a_shipped_model_and_a_file_are_judged_on_the_same_faces(tmp_path, monke
     wanted = ["--dataset", "faces", "--corruption", "blur", "--corruption", "eyes covered", "--json"]
     files = ["--output", "found.json", "--figure", "found.png"]
     with plt.rc_context():
-        done = CliRunner().invoke(cli.app, ["robustness", str(model), *wanted, *files])
+        done = CliRunner().invoke(app, ["robustness", str(model), *wanted, *files])
     plt.close("all")
     assert done.exit_code == 0, done.output
     found = json.loads(Path("found.json").read_text())
@@ -127,9 +128,9 @@ def test_a_shipped_model_and_a_file_are_judged_on_the_same_faces(tmp_path, monke
 )
 def test_a_wrong_wish_is_refused_before_any_work(options, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cli, "_engine", lambda *_: pytest.fail("a model was loaded"))
+    monkeypatch.setattr(judge, "find_engine", lambda *_: pytest.fail("a model was loaded"))
     with pytest.raises((ValueError, OSError), match=message):
-        cli.robustness(["lenet"], **options)
+        judge.robustness(["lenet"], **options)
 
 
 def test_the_committed_result_is_whole_and_names_no_path():
