@@ -43,7 +43,11 @@ def suite(
         Path | None, typer.Option(help="Train models x seeds of this .toml instead, and compare them; resumable.")
     ] = None,
     run_dir: Annotated[
-        Path | None, typer.Option(help="A new folder; runs/<time>, or of a grid runs/<its name>, if left out.")
+        Path | None,
+        typer.Option(
+            help="A new folder, or that of a suite that was stopped, which goes on; left out: runs/<time>, of a grid "
+            "runs/<its name>."
+        ),
     ] = None,
 ) -> None:
     """Run the notebooks in order and gather them on one page; or a grid of trainings, each an executed notebook."""
