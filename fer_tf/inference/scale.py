@@ -5,6 +5,7 @@ call goes on where another was stopped. A clip that cannot be annotated is liste
 """
 
 import json
+import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -118,6 +119,7 @@ def _spread(jobs: list[dict], about: dict, workers: int | None, address: str | N
         raise ValueError("many clips need Ray: pip install 'fer-tf[scale]', or annotate them one by one") from error
     quiet = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
     where = {"address": address} if address else {"address": "local", "num_cpus": workers or cores(), **quiet}
+    logging.getLogger("ray.data").setLevel("ERROR")  # its plans are no news to whoever annotates clips
     ray.init(**where)
     try:
         context = ray.data.DataContext.get_current()
