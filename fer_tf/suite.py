@@ -27,7 +27,7 @@ from fer_tf import paths
 from fer_tf.card import describe_file
 from fer_tf.data.fer2013 import SIZE
 from fer_tf.data.readers import NAMED, load, locate
-from fer_tf.files import locked, make_folder, write_atomically
+from fer_tf.files import LOCK, locked, make_folder, write_atomically
 from fer_tf.notebook import Notebook, match_parameters, read_notebook
 from fer_tf.session import Session, SuiteError
 
@@ -64,9 +64,9 @@ def run_suite(*, notebooks=None, parameters: dict, run_dir: Path | None = None, 
 
     notebooks   as `find_notebooks` takes them; None is the whole suite
     parameters  name -> value or command-line text; every name must be declared by one of the notebooks
-    run_dir     a new or empty folder, or one of a suite that was stopped, which goes on at the first notebook that is
-                not done or has changed since; with neither notebooks nor parameters it does what that one was asked
-                for. None is a new `runs/<time>/`
+    run_dir     a new or empty folder, one that holds nothing but runs of `fit`, or one of a suite that was stopped:
+                that goes on at the first notebook that is not done or has changed since, and with neither notebooks
+                nor parameters does what it was asked for. None is a new `runs/<time>/`
     progress    a `rich.console.Console` to show progress on (a live bar; plain lines off a terminal); None is silent
 
     Raises FileNotFoundError, FileExistsError or ValueError before anything runs, SuiteError when a notebook fails.
@@ -141,9 +141,14 @@ def _read_before(folder: Path | None) -> dict | None:
 
 
 def _folder(wanted: Path | None, *, goes_on: bool) -> Path:
-    """Return a new run folder, never the same one for two suites, or the one that a suite goes on in."""
+    """Return a new run folder, never the same one for two suites, or a known one: a suite's to go on in, or of runs."""
     folder = Path(wanted).resolve() if wanted else paths.RUNS / f"{datetime.now():%Y-%m-%d_%H%M%S_%f}"
-    if wanted and not goes_on and folder.is_dir() and any(path.is_file() for path in folder.rglob("*")):
-        raise FileExistsError(f"{folder} is not empty: name a new folder, or none for one under {paths.RUNS}")
+    if wanted and not goes_on and folder.is_dir():
+        strange = [path for path in folder.iterdir() if path.name != LOCK and not (path / "recipe.json").is_file()]
+        if any(path.is_file() or any(inner.is_file() for inner in path.rglob("*")) for path in strange):
+            raise FileExistsError(
+                f"{folder} is not empty: name a new folder, one that holds finished runs alone, or none for one under "
+                f"{paths.RUNS}"
+            )
     make_folder(folder) if wanted else folder.mkdir(parents=True)  # a time of its own, or an error
     return folder

@@ -357,8 +357,10 @@ def test_two_suites_never_share_a_folder(tmp_path, monkeypatch):
     monkeypatch.setattr(session, "_execute", lambda *_, **__: None)
     first, second = (run_suite(notebooks=[notebook], parameters={}).run_dir for _ in range(2))
     assert first != second and first.parent == second.parent == tmp_path / "runs"
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "letter.txt").touch()
+    (tmp_path / "mine" / "lenet").mkdir(parents=True)
+    (tmp_path / "mine" / "lenet" / "recipe.json").touch()
+    assert (run_suite(notebooks=[notebook], parameters={}, run_dir=tmp_path / "mine").run_dir / "lenet").is_dir()
+    (tmp_path / "mine" / "suite.json").unlink()
     with pytest.raises(FileExistsError, match="is not empty"):
         run_suite(notebooks=[notebook], parameters={}, run_dir=tmp_path / "mine")
 
