@@ -63,6 +63,7 @@ def measure(recipe: Recipe, folder: Path, data: dict) -> dict:
         raise ValueError(f"{folder} holds a run of another recipe or of other data: delete it")
     ten = judge(load_keras(folder), splits, views=10)[0]["valid"].accuracy
     found = {split: run.metrics[split]["accuracy"] for split in FIGURES[:2]} | {"ten views": ten}
+    found["macro_f1"] = run.metrics["valid"]["macro_f1"]
     spent = {"seconds": run.history["seconds"].sum(), "images_per_s": run.history["images_per_s"].median()}
     return {name: round(100 * share, 2) for name, share in found.items()} | {k: round(v, 1) for k, v in spent.items()}
 

@@ -66,7 +66,8 @@ def saliency_table(images: np.ndarray, maps: Mapping[str, np.ndarray], titles: S
     """Draw pictures side by side and below them the same under several maps, a row each; returns Axes (1 + rows, n).
 
     images  uint8 (n, s, s, 1 or 3)
-    maps    what the row is called -> float (n, s, s), 0..1, drawn as `saliency_grid` does
+    maps    what the row is called -> float (n, s, s), 0..1, drawn as `saliency_grid` does, but the brightest hundredth
+            of each map at its full, since a few pixels of integrated gradients would else outshine all others
     titles  above each picture
     """
     images = np.broadcast_to(images, (*images.shape[:3], 3))
@@ -78,7 +79,8 @@ def saliency_table(images: np.ndarray, maps: Mapping[str, np.ndarray], titles: S
         for i, ax in enumerate(row):
             ax.set_axis_off()
             empty = own is not None and not (own[i] > 0).any()
-            under = images[i] if own is None else _under_map(images[i], np.clip(own[i], 0, 1)).astype(np.uint8)
+            full = 1.0 if own is None else np.quantile(own[i], 0.99) or 1.0
+            under = images[i] if own is None else _under_map(images[i], np.clip(own[i] / full, 0, 1)).astype(np.uint8)
             ax.imshow(np.full_like(images[i], 238) if empty else under)
             if empty:
                 middle = images.shape[2] / 2 - 0.5, images.shape[1] / 2 - 0.5

@@ -355,6 +355,7 @@ def read_ablations(path: Path):
     """Return what benchmarks/ablations.py wrote as a pandas table, one row per run.
 
     change, seed, valid, ten views   the accuracies in per cent
+    macro_f1                         on valid, in per cent
     gain, margin                     points over the run of this seed without a change, and its 95 % margin by the rows
                                      of valid that only one of the two named rightly: valid's chance, not the seed's
     """
