@@ -146,8 +146,8 @@ class Browser:
                 self.errors.append(told.get("exception", {}).get("description", text))
             case {"method": "Runtime.consoleAPICalled", "params": {"type": kind, "args": said}} if kind in SERIOUS:
                 self.errors.append(str(said))
-            case {"method": "Log.entryAdded", "params": {"entry": {"text": text} as entry}} if (
-                entry["level"] in SERIOUS
+            case {"method": "Log.entryAdded", "params": {"entry": {"level": kind, "text": text} as entry}} if (
+                kind in SERIOUS
             ):
                 self.errors.append(f"{text} {entry.get('url', '')}")
             case {"method": "Network.requestWillBeSent", "params": {"request": {"url": url}}}:

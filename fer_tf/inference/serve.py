@@ -195,7 +195,7 @@ def create_app(
         raise ValueError("a key has letters, digits and signs of ASCII alone: others do not travel in a header")
     version = "remote" if is_remote(engine.backend) else describe_file(engine.path)["sha256"][:12]
     MultiPartParser.spool_max_size = limits.bytes + 1  # parts stay in memory
-    warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # `limits.pixels` is the rule
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # of a header that is odd; of size, `limits.pixels` is the rule
     numbers = _Numbers()
     room = limits.line + limits.batch * len(detectors)
     workers = [_Worker(engine, detector, limits, numbers) for detector in detectors]
