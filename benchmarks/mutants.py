@@ -12,7 +12,7 @@ from skimage.data import astronaut
 
 SIZES = 0, 1, 2, 255, 8192, 2**15, 2**16 - 1, 2**24, 2**31 - 1, 2**31, 2**32 - 1
 """Sides in pixels that a header may claim, in as many bits as it has for them."""
-MAGIC = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"GIF87a", b"BM", b"RIFF\x00\x01\x00\x00WEBP", b"II*\x00", b"%PDF"
+MAGIC = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"BM", b"RIFF\x00\x01\x00\x00WEBP", b"II*\x00", b"%PDF"
 
 
 @cache

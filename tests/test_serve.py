@@ -21,7 +21,7 @@ from squares import BLUE, FINDER, RED, squares
 
 from fer_tf import paths
 from fer_tf.inference.detect import Detector, load_detector
-from fer_tf.inference.serve import Limits, create_app
+from fer_tf.inference.serve import OPEN, Limits, create_app
 
 MUTANTS = 468
 """Four of every kind of picture, each with every mutation."""
@@ -281,6 +281,11 @@ def test_it_says_what_it_is_and_when_it_is_ready(service, engine):
     api = client.get("/openapi.json").json()
     form = api["paths"]["/v1/detect"]["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]
     assert form["required"] == ["file"]
+    (embedding,) = api["paths"]["/v1/detect"]["post"]["parameters"]
+    assert embedding["schema"]["enum"] == [False]  # this model has none
+    assert "securitySchemes" not in api["components"]
+    keyed = service(api_key="geheim").get("/openapi.json").json()["paths"]
+    assert all(("security" in keyed[path][way]) == (path not in OPEN) for path in keyed for way in keyed[path])
     example = api["paths"]["/v1/detect"]["post"]["responses"]["200"]["content"]["application/json"]["example"]
     assert example["faces"][0]["label"] == "happy"
 

@@ -22,11 +22,13 @@ from collections.abc import Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib.resources import files
+from typing import Annotated
 
 import numpy as np
-from fastapi import FastAPI, HTTPException, Request
+from fastapi import FastAPI, HTTPException, Query, Request, Security
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
+from fastapi.security import APIKeyHeader
 from PIL import Image
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from pydantic import BaseModel
@@ -157,10 +159,12 @@ UPLOAD = {
                         FIELDS[0]: {
                             "type": "string",
                             "format": "binary",
+                            "minLength": 1,
                             "description": "JPEG, PNG, WebP, GIF, BMP",
                         }
                     },
-                }
+                },
+                "encoding": {FIELDS[0]: {"contentType": "image/jpeg, image/png, image/webp, image/gif, image/bmp"}},
             }
         },
     }
@@ -232,7 +236,9 @@ def create_app(
         why = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
         return await _problem(request, HTTPException(422, why))
 
-    async def answer(request: Request, embedding: bool = False) -> Detected:
+    offered = Query(json_schema_extra={} if "embedding" in engine.outputs else {"enum": [False]})
+
+    async def answer(request: Request, embedding: Annotated[bool, offered] = False) -> Detected:
         """Find every face of a picture and judge its emotion. `embedding` adds the vector, of models that have one."""
         if embedding and "embedding" not in engine.outputs:
             raise HTTPException(422, f"{card.name} has no embedding: leave `embedding` out")
@@ -264,12 +270,13 @@ def create_app(
         timing = found.timing_ms | {"total": _ms(time.perf_counter() - began)}
         return Detected(model=card.name, version=version, image=found.image, faces=faces, timing_ms=timing)
 
-    about = {"response_model": Detected, "response_model_exclude_none": True, "openapi_extra": UPLOAD}
+    keyed = [Security(APIKeyHeader(name="X-API-Key", auto_error=False))] if api_key else []  # described; _Guard asks it
+    about = {"dependencies": keyed, "response_model": Detected, "response_model_exclude_none": True, "openapi_extra": UPLOAD}
     about["responses"] = {200: {"content": {"application/json": {"example": EXAMPLE}}}}
     app.post("/v1/detect", **about)(answer)
     app.post("/detect", summary="The short name of /v1/detect", **about)(answer)
 
-    @app.get("/v1/models")
+    @app.get("/v1/models", dependencies=keyed)
     async def models() -> dict:
         """Return the one model that is served: its card, in short."""
         told = {"name": card.name, "version": version, "architecture": card.architecture, "provider": engine.provider}
@@ -289,7 +296,7 @@ def create_app(
             raise HTTPException(503, "not ready yet, or shutting down", {"Retry-After": "1"})
         return {"status": "ready"}
 
-    @app.get("/metrics", response_class=Response)
+    @app.get("/metrics", dependencies=keyed, response_class=Response)
     async def metrics() -> Response:
         """Return counters and histograms in Prometheus' text format."""
         return Response(generate_latest(numbers.registry), media_type="text/plain; version=0.0.4")
