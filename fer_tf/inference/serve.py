@@ -271,8 +271,8 @@ def create_app(
         return Detected(model=card.name, version=version, image=found.image, faces=faces, timing_ms=timing)
 
     keyed = [Security(APIKeyHeader(name="X-API-Key", auto_error=False))] if api_key else []  # described; _Guard asks it
-    about = {"dependencies": keyed, "response_model": Detected, "response_model_exclude_none": True, "openapi_extra": UPLOAD}
-    about["responses"] = {200: {"content": {"application/json": {"example": EXAMPLE}}}}
+    about = {"response_model": Detected, "response_model_exclude_none": True, "openapi_extra": UPLOAD}
+    about |= {"dependencies": keyed, "responses": {200: {"content": {"application/json": {"example": EXAMPLE}}}}}
     app.post("/v1/detect", **about)(answer)
     app.post("/detect", summary="The short name of /v1/detect", **about)(answer)
 
