@@ -41,7 +41,7 @@ import fer_tf
 from fer_tf.card import describe_file
 from fer_tf.data.images import decode_image
 from fer_tf.faces import softmax
-from fer_tf.inference.detect import Detector, crop_faces
+from fer_tf.inference.detect import RATIOS, Detector, crop_faces
 from fer_tf.inference.kserve import BackendError, is_remote
 from fer_tf.inference.microbatch import MicroBatches, Overloaded
 from fer_tf.labels import COLOURS
@@ -51,7 +51,7 @@ KINDS = {b"\xff\xd8\xff": "JPEG", b"\x89PNG\r\n\x1a\n": "PNG", b"GIF8": "GIF", b
 FIELDS = "file", "image"
 """Names that the picture's part of the form may have."""
 FACES_PER_CALL = 64
-SHAPES = [(480, 480), *((480, side) for side in (640, 720, 853)), *((side, 480) for side in (640, 720, 853))]
+SHAPES = [(480, round(480 * ratio)) for ratio in RATIOS] + [(round(480 * ratio), 480) for ratio in RATIOS[1:]]
 SECURITY = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
     "img-src 'self' blob: data:; media-src 'self' blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -187,7 +187,7 @@ def create_app(
     """Return the service; its threads run from start-up to shutdown, which finishes what was accepted.
 
     engine     may be called from as many threads as there are detectors
-    detectors  one per worker
+    detectors  one per worker; of YuNet with `any_size`, or it is compiled anew for pictures of a new shape
     api_key    what clients must send as X-API-Key, or as a bearer token; None asks for none
 
     Raises ValueError for a model that takes clips.
@@ -336,7 +336,7 @@ class _Worker:
         self.engine, self.detector, self.limits, self.numbers = engine, detector, limits, numbers
 
     def warm(self) -> None:
-        """Run once on pictures of the common shapes: YuNet is compiled for each, on first use."""
+        """Run once on pictures for every canvas: YuNet is compiled for each, on first use."""
         for height, width in SHAPES:
             self.detector(np.zeros((height, width, 3), np.uint8))
         self.engine.run(np.zeros((1, *self.engine.card.input_shape), np.uint8))
