@@ -18,6 +18,8 @@ import tempfile
 import threading
 import time
 import urllib.request
+from collections.abc import Iterable
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -58,25 +60,13 @@ def main() -> None:
 
 def load(given, choices: list[str]) -> dict:
     """Start the service, have Locust ask it, and return rates and latencies."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    about = ["--model", given.model, "--backend", given.backend, "--detector", given.detector, "--port", str(port)]
-    command = [sys.executable, "-c", "from fer_tf.cli import main; main()", "serve", *about, *choices]
-    url = f"http://127.0.0.1:{port}"
-    with tempfile.TemporaryDirectory() as folder, (Path(folder) / "log").open("wb") as log:
-        server = subprocess.Popen(command, stderr=log, stdout=log)
-        try:
-            until_ready(url)
-            locust = [sys.executable, "-m", "locust", "-f", str(HERE / "locustfile.py"), "--headless", "--only-summary"]
-            locust += ["-u", str(given.clients), "-r", str(given.clients), "-t", f"{given.seconds}s", "--host", url]
-            done = subprocess.run([*locust, "--csv", f"{folder}/out"], check=False, capture_output=True, text=True)
-            rows = csv.DictReader((Path(folder) / "out_stats.csv").read_text().splitlines())
-            row = next(row for row in rows if row["Name"] == "Aggregated")
-            text = urllib.request.urlopen(f"{url}/metrics", timeout=10).read().decode()
-        finally:
-            server.terminate()
-            code = server.wait(60)
+    with tempfile.TemporaryDirectory() as folder, served(given, choices) as (url, server):
+        locust = [sys.executable, "-m", "locust", "-f", str(HERE / "locustfile.py"), "--headless", "--only-summary"]
+        locust += ["-u", str(given.clients), "-r", str(given.clients), "-t", f"{given.seconds}s", "--host", url]
+        done = subprocess.run([*locust, "--csv", f"{folder}/out"], check=False, capture_output=True, text=True)
+        rows = csv.DictReader((Path(folder) / "out_stats.csv").read_text().splitlines())
+        row = next(row for row in rows if row["Name"] == "Aggregated")
+        text = urllib.request.urlopen(f"{url}/metrics", timeout=10).read().decode()
     counted = {k: float(v) for k, v in (line.rsplit(" ", 1) for line in text.splitlines() if line[0] != "#")}
     return {
         "requests": int(row["Request Count"]),
@@ -85,8 +75,26 @@ def load(given, choices: list[str]) -> dict:
         "latency_ms": {f"p{q}": float(row[f"{q}%"]) for q in (50, 95, 99)},
         "pictures_a_batch": counted["fer_batch_pictures_sum"] / counted["fer_batch_pictures_count"],
         "locust_exit_code": done.returncode,
-        "server_exit_code": code,
+        "server_exit_code": server.returncode,
     }
+
+
+@contextmanager
+def served(given, choices: Iterable[str] = ()):
+    """Run `fer-tf serve` on a free port; yields its address and its process, which has ended afterwards."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    about = ["--model", given.model, "--backend", given.backend, "--detector", given.detector, "--port", str(port)]
+    command = [sys.executable, "-c", "from fer_tf.cli import main; main()", "serve", *about, *choices]
+    with tempfile.TemporaryFile() as log:
+        server = subprocess.Popen(command, stderr=log, stdout=log)
+        try:
+            until_ready(f"http://127.0.0.1:{port}")
+            yield f"http://127.0.0.1:{port}", server
+        finally:
+            server.terminate()
+            server.wait(60)
 
 
 def until_ready(url: str) -> None:

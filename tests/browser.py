@@ -5,10 +5,18 @@ import json
 import shutil
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 from urllib.request import urlopen
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
+
+FLAGS = """--headless=new --no-sandbox --disable-gpu --disable-dev-shm-usage --no-first-run --hide-scrollbars
+--disable-quic --disable-sync --disable-background-networking
+--use-fake-device-for-media-stream --use-fake-ui-for-media-stream"""
+"""The last two are a webcam that shows a test picture."""
+
+SERIOUS = "error", "warning", "assert"
 
 LOOK = """(async () => {
   const images = [...document.images];
@@ -25,17 +33,17 @@ LOOK = """(async () => {
 
 
 class Browser:
-    """One tab. `errors` are what the console and the page complain of, `asked` every address it fetched."""
+    """One tab. Since it was opened, `errors` are what console and page complain of, `asked` every address that was
+    fetched, `answered` the (address, status) of what came back."""
 
     def __init__(self, profile: Path):
         import websocket
 
-        flags = "--headless=new --no-sandbox --disable-gpu --disable-dev-shm-usage --no-first-run --hide-scrollbars"
         places = f"--user-data-dir={profile}", "--remote-debugging-port=0", "--remote-allow-origins=*", "about:blank"
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        self._process = subprocess.Popen([CHROMIUM, *flags.split(), *places], **quiet)
+        self._process = subprocess.Popen([CHROMIUM, *FLAGS.split(), *places], **quiet)
         self._answers, self._number = {}, 0
-        self.errors, self.asked, self._loaded = [], [], False
+        self._forget()
         try:
             port = self._port(profile / "DevToolsActivePort")
             with urlopen(f"http://127.0.0.1:{port}/json/list") as answer:
@@ -47,23 +55,50 @@ class Browser:
             self._process.kill()
             raise
 
-    def open(self, page: Path, *, width: int = 1280, dark: bool = False) -> dict:
-        """Load a file at this width and return what `LOOK` finds, once every picture is there or has failed."""
-        self.errors, self.asked, self._loaded = [], [], False
-        size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
-        self._call("Emulation.setDeviceMetricsOverride", **size)
+    def open(self, page: Path | str, *, width: int = 1280, dark: bool = False) -> dict:
+        """Load a file or an address at this width and return what `LOOK` finds, with every picture there or failed."""
+        self._forget()
+        self.resize(width)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self._call("Emulation.setEmulatedMedia", features=[scheme])
-        self._call("Page.navigate", url=page.resolve().as_uri())
+        self._call("Page.navigate", url=page.resolve().as_uri() if isinstance(page, Path) else page)
         while not self._loaded:
             self._receive()
         return self.run(LOOK)
 
+    def resize(self, width: int) -> None:
+        """Make the tab so wide; below 600 px it is a phone's, which heeds the page's `viewport`."""
+        size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
+        self._call("Emulation.setDeviceMetricsOverride", **size)
+
     def run(self, script: str):
-        """Return what a script, or its promise, gives as a JSON value."""
-        return self._call("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)["result"].get(
-            "value"
-        )
+        """Return what a script, or its promise, gives as a JSON value; raises RuntimeError for what it throws."""
+        told = self._call("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)
+        if "exceptionDetails" in told:
+            raise RuntimeError(f"{script}: {told['result'].get('description', told['exceptionDetails']['text'])}")
+        return told["result"].get("value")
+
+    def until(self, condition: Callable[[], bool], *, seconds: float = 60) -> None:
+        """Let the page run until the condition holds; raises TimeoutError."""
+        end = time.monotonic() + seconds
+        while not condition():
+            if time.monotonic() > end:
+                raise TimeoutError(f"not so after {seconds:g} s; the page complains of {self.errors}")
+            self.run("new Promise(done => setTimeout(done, 20))")  # what happens meanwhile is noted
+
+    def click(self, selector: str) -> None:
+        """Press the mouse where an element's middle is, whatever lies there."""
+        middle = "box.x + box.width / 2, box.y + box.height / 2"
+        found = f"element = document.querySelector({json.dumps(selector)}), box = element.getBoundingClientRect()"
+        x, y = self.run(f"(() => {{ const {found}; return [{middle}]; }})()")
+        for kind in ("mousePressed", "mouseReleased"):
+            self._call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
+
+    def choose(self, selector: str, *files: Path) -> None:
+        """Give files to an input, as its dialog would."""
+        found = self._call("Runtime.evaluate", expression=f"document.querySelector({json.dumps(selector)})")
+        given = {"files": [str(file.resolve()) for file in files], "objectId": found["result"]["objectId"]}
+        self._call("DOM.setFileInputFiles", **given)
 
     def picture(self, target: Path, *, height: int | None = None, top: int = 0) -> None:
         """Save the page as PNG, from `top` px down, to its end or `height` px of it."""
@@ -77,6 +112,9 @@ class Browser:
         self._socket.close()
         self._process.terminate()
         self._process.wait(timeout=20)
+
+    def _forget(self) -> None:
+        self.errors, self.asked, self.answered, self._loaded = [], [], [], False
 
     def _port(self, file: Path) -> int:
         end = time.monotonic() + 60
@@ -106,9 +144,13 @@ class Browser:
                 self._loaded = True
             case {"method": "Runtime.exceptionThrown", "params": {"exceptionDetails": {"text": text} as told}}:
                 self.errors.append(told.get("exception", {}).get("description", text))
-            case {"method": "Runtime.consoleAPICalled", "params": {"type": "error" | "assert", "args": said}}:
+            case {"method": "Runtime.consoleAPICalled", "params": {"type": kind, "args": said}} if kind in SERIOUS:
                 self.errors.append(str(said))
-            case {"method": "Log.entryAdded", "params": {"entry": {"level": "error", "text": text} as entry}}:
+            case {"method": "Log.entryAdded", "params": {"entry": {"level": kind, "text": text} as entry}} if (
+                kind in SERIOUS
+            ):
                 self.errors.append(f"{text} {entry.get('url', '')}")
             case {"method": "Network.requestWillBeSent", "params": {"request": {"url": url}}}:
                 self.asked.append(url)
+            case {"method": "Network.responseReceived", "params": {"response": {"url": url, "status": status}}}:
+                self.answered.append((url, status))

@@ -75,6 +75,19 @@ def clip(tmp_path) -> Path:
     return write_video(tmp_path / "clip.mp4", squares(30), fps=25)
 
 
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    """A tab of a headless Chromium, or a skip that says so."""
+    from browser import CHROMIUM, Browser
+
+    if not CHROMIUM:
+        pytest.skip("no Chromium is installed: pages are only read as text")
+    pytest.importorskip("websocket", reason="websocket-client, which JupyterLab brings, is not installed")
+    tab = Browser(tmp_path_factory.mktemp("profile"))
+    yield tab
+    tab.close()
+
+
 @pytest.fixture(params=[3, 0], ids=["three workers", "one thread"])
 def workers(request) -> int:
     """Runs a test with the threads of a pipeline, and again in the one of the caller."""

@@ -1,5 +1,7 @@
 """Detectors find faces in any size of image, and crops frame them as FER2013 does."""
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -176,3 +178,37 @@ def test_says_what_is_missing(tmp_path):
             load_detector(str(tmp_path / f"{name}.onnx"))
     with pytest.raises(ValueError, match="pixels must be at least 1024, got 10"):
         load_detector("haar", pixels=10)
+
+
+def test_images_of_any_size_come_to_few_canvases():
+    """Their boxes stay where they were; a strip is made smaller."""
+    shapes = []
+
+    def find(image):
+        shapes.append(image.shape[1::-1])
+        return [[0, 0, 32, 32]], [0.9]
+
+    canvases = ((320, 320), (352, 288), (288, 352), (544, 192))
+    detector = Detector(name="corner", find=find, pixels=360 * 270, scale=1.0, step=32)
+    on_canvas = replace(detector, canvases=canvases)
+    for height, width in ((480, 480), (480, 600), (600, 480), (512, 640)):
+        image = np.zeros((height, width, 3), np.uint8)
+        np.testing.assert_array_equal(detector(image).xyxy, on_canvas(image).xyxy)
+    strip = on_canvas(np.zeros((200, 2000, 3), np.uint8))  # to 544 x 64
+    np.testing.assert_allclose(strip.xyxy, [[0, 0, 2000 * 32 / 544, 100]], rtol=1e-5)
+    assert set(shapes[1::2] + shapes[-1:]) <= set(canvases)
+
+
+def test_yunet_for_any_size_has_a_canvas_for_every_shape(shared_data, portrait):
+    """And finds the same face."""
+    file = shared_data / "yunet" / "face_detection_yunet_2023mar.onnx"
+    plain, any_size = (load_detector("yunet", model=file, any_size=given) for given in (False, True))
+    for height, width in ((512, 512), (300, 420), (420, 300), (250, 512)):
+        (a,), (b,) = (find(portrait[:height, :width]).xyxy for find in (plain, any_size))
+        np.testing.assert_allclose(a, b, atol=0.05 * (a[2] - a[0]))
+    shapes = set()
+    noting = replace(any_size, find=lambda image: (shapes.add(image.shape[1::-1]), ([], []))[1])
+    for ratio in np.geomspace(1 / 20, 20, 100):
+        for area in (100, 400, 900):
+            noting(np.zeros((round(area / ratio**0.5), round(area * ratio**0.5), 3), np.uint8))
+    assert shapes == set(any_size.canvases) and len(shapes) == 11

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fer_tf.data.images import read_image, write_image
+from fer_tf.data.images import decode_image, read_image, write_image
 
 
 @pytest.fixture
@@ -108,3 +108,15 @@ def test_a_picture_that_cannot_be_written_leaves_the_old_one(picture, tmp_path, 
         write_image(tmp_path / "A.PNG", picture * 0)
     np.testing.assert_array_equal(read_image(tmp_path / "A.PNG"), picture)
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_chunk_that_claims_more_than_the_file_has_is_not_read(picture, monkeypatch):
+    """OpenCV would fill 4 GB before it sees that they are not there."""
+    whole = cv2.imencode(".png", picture)[1]
+    assert decode_image(whole, name="it").shape == picture.shape
+    claims = whole.copy()
+    claims[33:37] = 255  # the length of what follows the header
+    monkeypatch.setattr(cv2, "imdecode", pytest.fail)
+    for data in (claims, whole[:-1]):
+        with pytest.raises(ValueError, match="it is no picture, or cut short"):
+            decode_image(data, name="it")

@@ -15,6 +15,7 @@ from fer_tf.training.compare import summary
 from fer_tf.training.evaluate import report
 
 NOTEBOOKS = sorted(paths.NOTEBOOKS.glob("*.ipynb"))
+EXTRA = sorted((paths.NOTEBOOKS / "extra").glob("*.ipynb"))
 VIDEO = "12_export_and_video_benchmark"
 HEADINGS = ["Claim", "Parameters", "Setup", "Data", "Model", "Train", "Evaluate", "Look at mistakes", "Keep"]
 
@@ -23,9 +24,9 @@ def cells(path):
     return json.loads(path.read_text(encoding="utf-8"))["cells"]
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", NOTEBOOKS + EXTRA, ids=lambda p: p.stem)
 def test_committed_without_outputs_and_well_formed(path):
-    assert re.fullmatch(r"\d\d_[a-z0-9_]+", path.stem)
+    assert re.fullmatch(r"[a-z0-9_]+" if path in EXTRA else r"\d\d_[a-z0-9_]+", path.stem)
     assert cells(path)[0]["cell_type"] == "markdown" and "".join(cells(path)[0]["source"]).startswith("# ")
     read_notebook(path)  # raises on a parameters cell that is not literals with comments
     assert len({cell["id"] for cell in cells(path)}) == len(cells(path))
@@ -46,7 +47,7 @@ def test_training_notebooks_share_their_headings(path):
     assert [heading for heading in found if heading in HEADINGS] == HEADINGS
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", NOTEBOOKS + EXTRA, ids=lambda p: p.stem)
 def test_links_between_notebooks_resolve(path):
     prose = "\n".join("".join(cell["source"]) for cell in cells(path) if cell["cell_type"] == "markdown")
     for name in re.findall(r"\]\(([^)]+\.ipynb)\)", prose):
@@ -80,6 +81,14 @@ def test_the_suite_runs_on_drawn_faces(tmp_path, monkeypatch):
     for rung in json.loads((result.run_dir / "benchmark.json").read_text(encoding="utf-8"))["rungs"]:
         assert rung["faces"] > 2 * rung["frames"]  # a batch has something to gather
     assert not re.search(r"""(src|href)=["']https?://""", re.sub(r"<a [^>]*>", "", page))
+
+
+@pytest.mark.parametrize("path", EXTRA, ids=lambda p: p.stem)
+def test_an_extra_notebook_runs_by_itself(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = run_suite(notebooks=[path], parameters={"clients": "12", "many": "no"}, run_dir=tmp_path / "a run")
+    assert [n.status for n in result.notebooks] == ["done"]
+    assert path not in [n.path for n in find_notebooks()]  # `make suite` leaves it out
 
 
 def test_the_suite_runs_on_real_fer2013(fer2013_csv, tmp_path):

@@ -4,21 +4,27 @@ import io
 import json
 import logging
 import re
+import runpy
 import socket
 import threading
 import time
 import zlib
+from collections import Counter
 
 import numpy as np
 import pytest
 import uvicorn
 from fastapi.testclient import TestClient
 from PIL import Image
+from skimage.data import astronaut
 from squares import BLUE, FINDER, RED, squares
 
-from fer_tf.inference.detect import Detector
-from fer_tf.inference.serve import Limits, create_app
+from fer_tf import paths
+from fer_tf.inference.detect import Detector, load_detector
+from fer_tf.inference.serve import OPEN, Limits, create_app
 
+MUTANTS = 468
+"""Four of every kind of picture, each with every mutation."""
 PICTURE = list(squares(3))[2]  # a red face, happy, and a blue one, sad
 
 
@@ -148,6 +154,20 @@ def test_what_is_no_whole_picture_is_refused(data, status, words, service):
     assert answer.json()["request_id"] == answer.headers["x-request-id"]
 
 
+def test_damaged_pictures_are_answered_and_none_fails(service):
+    """Headers, tables and pixels changed, files cut and joined; benchmarks/fuzz.py sends many more."""
+    client = service(detectors=[load_detector("haar", pixels=96 * 120)] * 2)
+    mutant, seen = runpy.run_path(str(paths.ROOT / "benchmarks" / "mutants.py"))["mutant"], Counter()
+    for n in range(MUTANTS):
+        kind, done, data = mutant(n)
+        answer = ask(client, data)
+        told, seen[answer.status_code] = answer.json(), seen[answer.status_code] + 1
+        right = set(told) == {"detail", "request_id"} if answer.status_code != 200 else "faces" in told
+        assert answer.status_code in (200, 400, 413, 415) and right, f"{n}, {kind}, {done}: {answer.text}"
+    assert all(seen[status] > MUTANTS / 100 for status in (200, 400, 413, 415)), seen
+    assert len(ask(client, encoded(astronaut()[40:200, 160:288])).json()["faces"]) == 1  # they still work
+
+
 def test_other_forms_and_paths_are_refused(service):
     client = service()
     assert client.post("/v1/detect", files={"photo": b"x"}).status_code == 422
@@ -261,6 +281,11 @@ def test_it_says_what_it_is_and_when_it_is_ready(service, engine):
     api = client.get("/openapi.json").json()
     form = api["paths"]["/v1/detect"]["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]
     assert form["required"] == ["file"]
+    (embedding,) = api["paths"]["/v1/detect"]["post"]["parameters"]
+    assert embedding["schema"]["enum"] == [False]  # this model has none
+    assert "securitySchemes" not in api["components"]
+    keyed = service(api_key="geheim").get("/openapi.json").json()["paths"]
+    assert all(("security" in keyed[path][way]) == (path not in OPEN) for path in keyed for way in keyed[path])
     example = api["paths"]["/v1/detect"]["post"]["responses"]["200"]["content"]["application/json"]["example"]
     assert example["faces"][0]["label"] == "happy"
 

@@ -10,7 +10,6 @@ from urllib.parse import unquote
 import nbformat
 import numpy as np
 import pytest
-from browser import CHROMIUM, Browser
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from PIL import Image
 
@@ -146,16 +145,6 @@ def test_code_can_be_read(scheme):
         colour = known.style_for_token(token)["color"]
         lighter, darker = sorted(map(luminance, (f"#{colour}" if colour else "#1f2328", behind)), reverse=True)
         assert not colour or (lighter + 0.05) / (darker + 0.05) >= 4, f"{token} #{colour} on {behind}"
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    if not CHROMIUM:
-        pytest.skip("no Chromium is installed: the pages are only read as text")
-    pytest.importorskip("websocket", reason="websocket-client, which JupyterLab brings, is not installed")
-    tab = Browser(tmp_path_factory.mktemp("profile"))
-    yield tab
-    tab.close()
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])

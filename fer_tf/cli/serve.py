@@ -60,7 +60,7 @@ def serve(
     }
     with busy("loading the model"):
         engine = load_engine(model, backend=backend or "openvino-provider", requests=workers)
-        detectors = [load_detector(detector) for _ in range(workers)]
+        detectors = [load_detector(detector, any_size=True) for _ in range(workers)]
         service = create_app(engine=engine, detectors=detectors, limits=Limits(**limits), api_key=api_key)
     logging.getLogger("fer_tf.serve").setLevel("INFO")
     config = uvicorn.Config(service, access_log=False, server_header=False, log_level="warning")

@@ -22,11 +22,13 @@ from collections.abc import Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib.resources import files
+from typing import Annotated
 
 import numpy as np
-from fastapi import FastAPI, HTTPException, Request
+from fastapi import FastAPI, HTTPException, Query, Request, Security
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
+from fastapi.security import APIKeyHeader
 from PIL import Image
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from pydantic import BaseModel
@@ -39,7 +41,7 @@ import fer_tf
 from fer_tf.card import describe_file
 from fer_tf.data.images import decode_image
 from fer_tf.faces import softmax
-from fer_tf.inference.detect import Detector, crop_faces
+from fer_tf.inference.detect import RATIOS, Detector, crop_faces
 from fer_tf.inference.kserve import BackendError, is_remote
 from fer_tf.inference.microbatch import MicroBatches, Overloaded
 from fer_tf.labels import COLOURS
@@ -49,7 +51,7 @@ KINDS = {b"\xff\xd8\xff": "JPEG", b"\x89PNG\r\n\x1a\n": "PNG", b"GIF8": "GIF", b
 FIELDS = "file", "image"
 """Names that the picture's part of the form may have."""
 FACES_PER_CALL = 64
-SHAPES = [(480, 480), *((480, side) for side in (640, 720, 853)), *((side, 480) for side in (640, 720, 853))]
+SHAPES = [(480, round(480 * ratio)) for ratio in RATIOS] + [(round(480 * ratio), 480) for ratio in RATIOS[1:]]
 SECURITY = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
     "img-src 'self' blob: data:; media-src 'self' blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -157,10 +159,12 @@ UPLOAD = {
                         FIELDS[0]: {
                             "type": "string",
                             "format": "binary",
+                            "minLength": 1,
                             "description": "JPEG, PNG, WebP, GIF, BMP",
                         }
                     },
-                }
+                },
+                "encoding": {FIELDS[0]: {"contentType": "image/jpeg, image/png, image/webp, image/gif, image/bmp"}},
             }
         },
     }
@@ -183,7 +187,7 @@ def create_app(
     """Return the service; its threads run from start-up to shutdown, which finishes what was accepted.
 
     engine     may be called from as many threads as there are detectors
-    detectors  one per worker
+    detectors  one per worker; of YuNet with `any_size`, or it is compiled anew for pictures of a new shape
     api_key    what clients must send as X-API-Key, or as a bearer token; None asks for none
 
     Raises ValueError for a model that takes clips.
@@ -195,7 +199,7 @@ def create_app(
         raise ValueError("a key has letters, digits and signs of ASCII alone: others do not travel in a header")
     version = "remote" if is_remote(engine.backend) else describe_file(engine.path)["sha256"][:12]
     MultiPartParser.spool_max_size = limits.bytes + 1  # parts stay in memory
-    warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # `limits.pixels` is the rule
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # of a header that is odd; of size, `limits.pixels` is the rule
     numbers = _Numbers()
     room = limits.line + limits.batch * len(detectors)
     workers = [_Worker(engine, detector, limits, numbers) for detector in detectors]
@@ -232,7 +236,9 @@ def create_app(
         why = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
         return await _problem(request, HTTPException(422, why))
 
-    async def answer(request: Request, embedding: bool = False) -> Detected:
+    offered = Query(json_schema_extra={} if "embedding" in engine.outputs else {"enum": [False]})
+
+    async def answer(request: Request, embedding: Annotated[bool, offered] = False) -> Detected:
         """Find every face of a picture and judge its emotion. `embedding` adds the vector, of models that have one."""
         if embedding and "embedding" not in engine.outputs:
             raise HTTPException(422, f"{card.name} has no embedding: leave `embedding` out")
@@ -264,12 +270,13 @@ def create_app(
         timing = found.timing_ms | {"total": _ms(time.perf_counter() - began)}
         return Detected(model=card.name, version=version, image=found.image, faces=faces, timing_ms=timing)
 
+    keyed = [Security(APIKeyHeader(name="X-API-Key", auto_error=False))] if api_key else []  # described; _Guard asks it
     about = {"response_model": Detected, "response_model_exclude_none": True, "openapi_extra": UPLOAD}
-    about["responses"] = {200: {"content": {"application/json": {"example": EXAMPLE}}}}
+    about |= {"dependencies": keyed, "responses": {200: {"content": {"application/json": {"example": EXAMPLE}}}}}
     app.post("/v1/detect", **about)(answer)
     app.post("/detect", summary="The short name of /v1/detect", **about)(answer)
 
-    @app.get("/v1/models")
+    @app.get("/v1/models", dependencies=keyed)
     async def models() -> dict:
         """Return the one model that is served: its card, in short."""
         told = {"name": card.name, "version": version, "architecture": card.architecture, "provider": engine.provider}
@@ -289,7 +296,7 @@ def create_app(
             raise HTTPException(503, "not ready yet, or shutting down", {"Retry-After": "1"})
         return {"status": "ready"}
 
-    @app.get("/metrics", response_class=Response)
+    @app.get("/metrics", dependencies=keyed, response_class=Response)
     async def metrics() -> Response:
         """Return counters and histograms in Prometheus' text format."""
         return Response(generate_latest(numbers.registry), media_type="text/plain; version=0.0.4")
@@ -329,7 +336,7 @@ class _Worker:
         self.engine, self.detector, self.limits, self.numbers = engine, detector, limits, numbers
 
     def warm(self) -> None:
-        """Run once on pictures of the common shapes: YuNet is compiled for each, on first use."""
+        """Run once on pictures for every canvas: YuNet is compiled for each, on first use."""
         for height, width in SHAPES:
             self.detector(np.zeros((height, width, 3), np.uint8))
         self.engine.run(np.zeros((1, *self.engine.card.input_shape), np.uint8))
