@@ -219,6 +219,8 @@ def averaged(trainer: keras.Model, stage: keras.Model, train: LabelledFaces, rec
     parts = np.array_split(rows, -(-len(rows) // recipe.batch_size)) if any(norm.trainable for norm in norms) else []
     try:
         type(trainer.optimizer).finalize_variable_values(trainer.optimizer, trainer.trainable_variables)
+        for variable, value in zip(trainer.trainable_variables, _values(trainer.trainable_variables), strict=True):
+            variable.assign(value)  # a copy: JAX frees what `predict` is given, and that was the average itself
         for done, part in enumerate(parts):
             for norm in norms:
                 norm.momentum = done / (done + 1)  # so the statistics become the mean over all parts
