@@ -25,7 +25,7 @@ import numpy as np
 from fer_tf import zoo
 from fer_tf.card import ModelCard
 from fer_tf.data.labelled import LabelledFaces, Splits
-from fer_tf.training import evaluate, folder, run
+from fer_tf.training import evaluate, folder, parallel, run
 from fer_tf.training.augment import Mix, Rows, augmentation_layers
 from fer_tf.training.batches import Batches, Crops, balanced_weights, resident
 from fer_tf.training.recipe import Recipe
@@ -46,14 +46,23 @@ def build_model(recipe: Recipe, *, emotions: int) -> keras.Model:
 
 
 def fit(
-    model: keras.Model, data: Splits, recipe: Recipe, run_dir: Path, *, report=logger.info, on_step=None
+    model: keras.Model,
+    data: Splits,
+    recipe: Recipe,
+    run_dir: Path,
+    *,
+    devices: int | None = None,
+    report=logger.info,
+    on_step=None,
 ) -> ModelCard:
     """Train `model`, select on valid, report test once, leave everything in `run_dir`; returns the card.
 
     An unfinished run of the same recipe and data in `run_dir` is resumed; a finished one, or another run's folder,
     raises ValueError, and so does a training that diverges. RuntimeError if another process trains in `run_dir`.
-    `report` receives each line of the log, `on_step(done, steps)` each train batch of the whole run.
+    `devices` share every batch, on JAX; None takes all accelerators that there are. A run may be resumed on another
+    number of them. `report` receives each line of the log, `on_step(done, steps)` each train batch of the whole run.
     """
+    taken = parallel.choose(devices)
     recipe = with_settled_targets(recipe, data.train)
 
     def log(line: str, *, once: bool = False) -> None:
@@ -77,7 +86,10 @@ def fit(
             begin = ", ".join(dict.fromkeys(re.match(r"[^_]+(_\d+(?=_))?", name)[0] for name in names))
             raise ValueError(f"unfreeze: no layer of {recipe.architecture} begins with {prefix!r}; they begin {begin}")
     with folder.claim(run_dir, recipe, data):
-        progress = _train(model, data, recipe, run_dir, log=log, on_step=on_step)
+        if len(taken) > 1:
+            log(f"{len(taken)} devices share every batch: {', '.join(taken)}")
+        with parallel.spread(model, taken):
+            progress = _train(model, data, recipe, run_dir, log=log, on_step=on_step)
         log(verdict(progress, recipe), once=True)
         run.write_history(run_dir, progress.history)  # again: a kill may have come between checkpoint and history
         run.draw_history(run_dir, progress.history)
@@ -135,6 +147,7 @@ def _train(model: keras.Model, data: Splits, recipe: Recipe, run_dir: Path, *, l
             if progress.epoch >= phase.last:
                 continue
             stage = _stage(model, phase.branches)
+            judged = parallel.sharing(stage)
             trainer = with_augmentation(stage, augmentation, rows=rows, mixup=recipe.mixup > 0)
             prepare(trainer, model, recipe, phase=phase.name, steps=steps)
             if progress.epoch > phase.first:
@@ -147,7 +160,7 @@ def _train(model: keras.Model, data: Splits, recipe: Recipe, run_dir: Path, *, l
                     train, cost = _epoch(trainer, data, recipe, **about, total=total, on_step=on_step)
                 state = {"model": _values(variables), "optimizer": _values(trainer.optimizer.variables)}
                 with averaged(trainer, stage, data.train, recipe):
-                    row = about | train | _judge(stage, data, recipe, **about) | cost
+                    row = about | train | _judge(judged, data, recipe, **about) | cost
                     progress = advance(progress, row, recipe)
                     state |= {"averaged": _values(model.variables)} if recipe.ema else {}
                     run.save_checkpoint(run_dir, state, progress)
@@ -190,6 +203,7 @@ def _epoch(trainer, data: Splits, recipe: Recipe, *, epoch: int, phase: str, tot
         raise ValueError(_diverged(recipe, epoch=epoch, phase=phase))
     images_per_s = round(len(order) / seconds, 1)
     cost = {"learning_rate": max(rate, _rate(trainer)), "seconds": round(seconds, 2), "images_per_s": images_per_s}
+    cost["devices"] = parallel.count()
     return train, cost
 
 
@@ -276,7 +290,8 @@ def with_augmentation(
     """
     shape, kind = (stage.input_shape[1:], "float32") if rows is None else ((), "int32")
     given = keras.Input(shape, dtype=kind, name="images")
-    crops = given if rows is None else rows(given)
+    shared = parallel.share(given)
+    crops = shared if rows is None else rows(shared)
     x = _as_channels(crops) if layers else crops
     for layer in layers:
         x = layer(x)
