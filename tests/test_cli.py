@@ -241,6 +241,7 @@ def damaged(tmp_path: Path) -> None:
         (["train", "--recipe", "bad.toml"], "learning_rate must be above 0, got -1.0"),
         (["train", "--set", "epochs=-1"], "epochs"),
         (["train", "--recipe", "none"], "no recipe 'none'"),
+        (["train", "--devices", "0", "--limit", "100", "--run-dir", "r"], "devices must be at least 1, got 0"),
         (["export", "empty"], "no Keras model"),
         (["export", KERAS, "--contract", "model-zoo"], "the 8 emotions of FER+, but lenet knows"),
         (["split", "empty"], "empty"),

@@ -21,6 +21,9 @@ def train(
     change: Annotated[
         list[str], typer.Option("--set", help="Change a choice of the recipe: --set epochs=3. Repeatable.")
     ] = (),
+    devices: Annotated[
+        int | None, typer.Option(help="That share every batch; all accelerators if left out. Several on JAX alone.")
+    ] = None,
     limit: Limit = None,
     as_json: AsJson = False,
 ) -> None:
@@ -51,7 +54,7 @@ def train(
 
         model = build_model(chosen, emotions=len(data.emotions))
     with bar("train", unit="batches") as advance:
-        card = fit(model, data, chosen, folder, report=tell, on_step=advance)
+        card = fit(model, data, chosen, folder, devices=devices, report=tell, on_step=advance)
     table = tables.metrics(card.metrics, title=f"{card.name} on {data.name}")
     values = {"run_dir": str(folder), "card": json.loads(card.to_json())}
     show(values, table, f"run folder: {folder}", as_json=as_json)

@@ -25,7 +25,7 @@ import numpy as np
 from fer_tf import zoo
 from fer_tf.card import ModelCard
 from fer_tf.data.labelled import LabelledFaces, Splits
-from fer_tf.training import evaluate, folder, run
+from fer_tf.training import evaluate, folder, parallel, run
 from fer_tf.training.augment import Mix, Rows, augmentation_layers
 from fer_tf.training.batches import Batches, Crops, balanced_weights, resident
 from fer_tf.training.recipe import Recipe
@@ -46,15 +46,24 @@ def build_model(recipe: Recipe, *, emotions: int) -> keras.Model:
 
 
 def fit(
-    model: keras.Model, data: Splits, recipe: Recipe, run_dir: Path, *, report=logger.info, on_step=None
+    model: keras.Model,
+    data: Splits,
+    recipe: Recipe,
+    run_dir: Path,
+    *,
+    devices: int | None = None,
+    report=logger.info,
+    on_step=None,
 ) -> ModelCard:
     """Train `model`, select on valid, report test once, leave everything in `run_dir`; returns the card.
 
     A run of the same recipe and data in `run_dir` is resumed, and where it was finished, `model` gets its weights; the
     folder of another run raises ValueError, and so does a training that diverges. RuntimeError if another process
-    trains in `run_dir`.
-    `report` receives each line of the log, `on_step(done, steps)` each train batch of the whole run.
+    trains in `run_dir`. `devices` share every batch, on JAX; None takes all accelerators that there are. A run may be
+    resumed on another number of them. `report` receives each line of the log, `on_step(done, steps)` each train batch
+    of the whole run.
     """
+    taken = parallel.choose(devices)
     recipe = with_settled_targets(recipe, data.train)
 
     def log(line: str, *, once: bool = False) -> None:
@@ -82,7 +91,10 @@ def fit(
             model.load_weights(run_dir / "model.keras")
             report(f"{run_dir} holds this very run, finished: it is not trained again")
             return ModelCard.load(run_dir / "card.json")
-        progress = _train(model, data, recipe, run_dir, log=log, on_step=on_step)
+        if len(taken) > 1:
+            log(f"{len(taken)} devices share every batch: {', '.join(taken)}")
+        with parallel.spread(model, taken):
+            progress = _train(model, data, recipe, run_dir, log=log, on_step=on_step)
         log(verdict(progress, recipe), once=True)
         run.write_history(run_dir, progress.history)  # again: a kill may have come between checkpoint and history
         run.draw_history(run_dir, progress.history)
@@ -140,6 +152,7 @@ def _train(model: keras.Model, data: Splits, recipe: Recipe, run_dir: Path, *, l
             if progress.epoch >= phase.last:
                 continue
             stage = _stage(model, phase.branches)
+            judged = parallel.sharing(stage)
             trainer = with_augmentation(stage, augmentation, rows=rows, mixup=recipe.mixup > 0)
             prepare(trainer, model, recipe, phase=phase.name, steps=steps)
             if progress.epoch > phase.first:
@@ -152,7 +165,7 @@ def _train(model: keras.Model, data: Splits, recipe: Recipe, run_dir: Path, *, l
                     train, cost = _epoch(trainer, data, recipe, **about, total=total, on_step=on_step)
                 state = {"model": _values(variables), "optimizer": _values(trainer.optimizer.variables)}
                 with averaged(trainer, stage, data.train, recipe):
-                    row = about | train | _judge(stage, data, recipe, **about) | cost
+                    row = about | train | _judge(judged, data, recipe, **about) | cost
                     progress = advance(progress, row, recipe)
                     state |= {"averaged": _values(model.variables)} if recipe.ema else {}
                     run.save_checkpoint(run_dir, state, progress)
@@ -195,6 +208,7 @@ def _epoch(trainer, data: Splits, recipe: Recipe, *, epoch: int, phase: str, tot
         raise ValueError(_diverged(recipe, epoch=epoch, phase=phase))
     images_per_s = round(len(order) / seconds, 1)
     cost = {"learning_rate": max(rate, _rate(trainer)), "seconds": round(seconds, 2), "images_per_s": images_per_s}
+    cost["devices"] = parallel.count()
     return train, cost
 
 
@@ -224,6 +238,8 @@ def averaged(trainer: keras.Model, stage: keras.Model, train: LabelledFaces, rec
     parts = np.array_split(rows, -(-len(rows) // recipe.batch_size)) if any(norm.trainable for norm in norms) else []
     try:
         type(trainer.optimizer).finalize_variable_values(trainer.optimizer, trainer.trainable_variables)
+        for variable, value in zip(trainer.trainable_variables, _values(trainer.trainable_variables), strict=True):
+            variable.assign(value)  # a copy: JAX frees what `predict` is given, and that was the average itself
         for done, part in enumerate(parts):
             for norm in norms:
                 norm.momentum = done / (done + 1)  # so the statistics become the mean over all parts
@@ -279,7 +295,8 @@ def with_augmentation(
     """
     shape, kind = (stage.input_shape[1:], "float32") if rows is None else ((), "int32")
     given = keras.Input(shape, dtype=kind, name="images")
-    crops = given if rows is None else rows(given)
+    shared = parallel.share(given)
+    crops = shared if rows is None else rows(shared)
     x = _as_channels(crops) if layers else crops
     for layer in layers:
         x = layer(x)

@@ -81,9 +81,9 @@ def save_model(model: keras.Model, path: Path) -> None:
 
 
 def write_history(run_dir: Path, history: list[dict]) -> None:
-    """Write history.csv, one row per epoch."""
+    """Write history.csv, one row per epoch; the last one has every column."""
     buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, fieldnames=list(history[0]), lineterminator="\n")
+    writer = csv.DictWriter(buffer, fieldnames=list(history[-1]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(history)
     write_atomically(run_dir / "history.csv", buffer.getvalue().encode())
