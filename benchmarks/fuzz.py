@@ -1,6 +1,6 @@
 """Thousands of damaged pictures, sent to the service: what it answers, and whether its memory grows; writes JSON.
 
-    python benchmarks/fuzz.py --output reports/fuzz.json
+    python benchmarks/fuzz.py --detector yunet --output reports/fuzz.json
 
 The pictures are those of `mutants.py`; whole ones are sent between them and must be answered as at the first time. The
 service is a process of its own. Where schemathesis is installed it then asks whatever the OpenAPI description allows,
@@ -79,7 +79,7 @@ def damaged(url: str, pid: int, *, requests: int, seed: int) -> dict:
                 whole_wrong += bool(changed)
                 if status not in (200, 400, 413, 415) or (status != 200 and set(told) != {"detail", "request_id"}):
                     wrong.append({"number": n, "kind": kind, "mutation": done, "status": status, "answer": told})
-                if n % (requests // 10) == 0:
+                if n % max(requests // 10, 1) == 0:
                     memory[n] = round(_resident_mb(pid), 1)
 
     threads = [threading.Thread(target=client) for _ in range(CLIENTS)]
@@ -129,6 +129,8 @@ def _ask(url: str, data: bytes) -> tuple[int, dict]:
         connection.request("POST", "/v1/detect", HEAD + data + b"\r\n--x--\r\n", headers)
         answer = connection.getresponse()
         return answer.status, json.loads(answer.read())
+    except (OSError, http.client.HTTPException, ValueError) as error:  # no answer, or one that is no JSON
+        return 0, {"detail": repr(error)}
     finally:
         connection.close()
 

@@ -15,6 +15,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -83,18 +84,14 @@ def told(found: list, seconds: float) -> dict:
 
 
 def kill_one(out: Path) -> None:
-    """Kill the worker that is first in the middle of a clip, as its mark in `out` shows."""
-    while not list(out.glob("*.tries")):
+    """Kill the worker that is first in the middle of a clip, as its mark in `out` says."""
+    while True:
         time.sleep(0.005)
-    time.sleep(0.2)
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            command = (folder / "cmdline").read_bytes()
-        except OSError:
-            continue
-        if command.startswith(b"ray::") and b"MapWorker" in command:
-            os.kill(int(folder.name), signal.SIGKILL)
-            return
+        with suppress(OSError, IndexError):  # the mark is there a moment later, or no more
+            mark = next(out.glob("*.tries"), None)
+            if mark and time.time() - mark.stat().st_mtime > 0.2:
+                os.kill(int(mark.read_text().split()[-1]), signal.SIGKILL)
+                return
 
 
 if __name__ == "__main__":

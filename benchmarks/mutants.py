@@ -124,6 +124,14 @@ def _checked(data: bytearray) -> bytearray:
     return data
 
 
+def _end_early(data: bytearray, rng) -> bytearray:
+    """A PNG whose end comes first, then a part that claims up to 4 GB; of other kinds, their first bytes alone."""
+    if data[:4] != b"\x89PNG":
+        return data[: rng.integers(1, 33)]
+    part = (b"IDAT", b"PLTE", b"tEXt")[rng.integers(3)]
+    return data[:33] + data[-12:] + rng.bytes(4) + part + data[33:-12]
+
+
 MUTATIONS = {
     "bits flipped": _flip,
     "header changed": _flip_early,
@@ -134,6 +142,7 @@ MUTATIONS = {
     "magic swapped": _swap_magic,
     "end of another": _splice,
     "another size": _resize,
+    "end first": _end_early,
 }
 
 

@@ -95,7 +95,8 @@ def run_grid(path: Path, *, run_dir: Path | None = None, progress=None) -> GridR
     run_dir   None is `runs/<name of the file>`; what is finished there is skipped, what was killed goes on
     progress  as `suite.run_suite` takes it
 
-    A run that fails does not stop the others. Raises FileNotFoundError or ValueError before anything runs.
+    A run that fails does not stop the others. Raises FileNotFoundError, ValueError, or RuntimeError for a folder in
+    which another grid is running, before anything runs.
     """
     grid = read_grid(path)
     folder = Path(run_dir).resolve() if run_dir else paths.RUNS / path.stem

@@ -13,8 +13,8 @@ How a notebook shows a result on the page
     with separators in thousands, so round before writing.
 
 A run folder holds `index.html`, `summary.pdf`, `cards/`, `notebooks/` (executed), `html/`, `report/`, `kernel.log`,
-`suite.json` (what was asked for, and what is done: a suite that was stopped goes on there) and what the notebooks
-write. No page asks the network for anything: formulas in the notebooks are therefore plain text, not LaTeX.
+`suite.json` (what was asked for, and what is done: a suite that was stopped goes on there), `lock` and what the
+notebooks write. No page asks the network for anything: formulas in the notebooks are therefore plain text, not LaTeX.
 """
 
 import json
@@ -22,6 +22,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from shlex import quote
 
 from fer_tf import paths
 from fer_tf.card import describe_file
@@ -66,10 +67,12 @@ def run_suite(*, notebooks=None, parameters: dict, run_dir: Path | None = None, 
     parameters  name -> value or command-line text; every name must be declared by one of the notebooks
     run_dir     a new or empty folder, one that holds nothing but runs of `fit`, or one of a suite that was stopped:
                 that goes on at the first notebook that is not done or has changed since, and with neither notebooks
-                nor parameters does what it was asked for. None is a new `runs/<time>/`
+                nor parameters does what it was asked for; finished trainings are kept, and one whose recipe has
+                changed must be deleted first. None is a new `runs/<time>/`
     progress    a `rich.console.Console` to show progress on (a live bar; plain lines off a terminal); None is silent
 
-    Raises FileNotFoundError, FileExistsError or ValueError before anything runs, SuiteError when a notebook fails.
+    Raises FileNotFoundError, FileExistsError, ValueError, or RuntimeError for a folder in which another suite is
+    running, before anything runs; SuiteError when a notebook fails.
     However it ends, Ctrl-C included, the executed copies and `index.html` tell what was done.
     """
     before = _read_before(run_dir)
@@ -90,11 +93,13 @@ def run_suite(*, notebooks=None, parameters: dict, run_dir: Path | None = None, 
     folder = _folder(run_dir, goes_on=bool(before))
     with locked(folder, by="suite"):
         session = Session(folder, suite, facts=facts, console=progress)
-        paper = {"notebooks": [str(notebook.path) for notebook in suite], "parameters": parameters, "asked": asked}
+        paper = {"notebooks": [_below(notebook.path) for notebook in suite], "parameters": parameters, "asked": asked}
         try:
             _run(session, values, paper, before["done"] if before else {})
         except (SuiteError, KeyboardInterrupt) as error:
-            session.console.print(f"to go on here: fer-tf suite --run-dir {folder}", highlight=False, soft_wrap=True)
+            session.console.print(
+                f"to go on here: fer-tf suite --run-dir {quote(str(folder))}", highlight=False, soft_wrap=True
+            )
             if isinstance(error, SuiteError):
                 session.finish()
             raise
@@ -104,17 +109,22 @@ def run_suite(*, notebooks=None, parameters: dict, run_dir: Path | None = None, 
 
 def _run(session: Session, values: dict[Path, dict], paper: dict, before: dict) -> None:
     """Run what is left: all from the first one that is not done or has changed, for later ones may read its results."""
-    done = paper["done"] = {}
+    done = paper["done"] = before
     for position, notebook in enumerate(list(session.notebooks)):
-        write_atomically(session.run_dir / PAPER, (json.dumps(paper, indent=2) + "\n").encode())
-        source, known = describe_file(notebook.path)["sha256"], before.get(notebook.name, {})
+        source, known = describe_file(notebook.path)["sha256"], done.get(notebook.name, {})
         if known.get("source") == source and session.executed(notebook).is_file():
             session.skip(position, known["seconds"])
-        else:
-            before = {}
-            session.run(position, values[notebook.path])
+            continue
+        for later in session.notebooks[position:]:
+            done.pop(later.name, None)
+        _write_paper(session.run_dir, paper)
+        session.run(position, values[notebook.path])
         done[notebook.name] = {"source": source, "seconds": session.notebooks[position].seconds}
-    write_atomically(session.run_dir / PAPER, (json.dumps(paper, indent=2) + "\n").encode())
+        _write_paper(session.run_dir, paper)
+
+
+def _write_paper(folder: Path, paper: dict) -> None:
+    write_atomically(folder / PAPER, (json.dumps(paper, indent=2) + "\n").encode())
 
 
 def _data(suite: list[Notebook], values: dict[Path, dict]):
@@ -128,6 +138,12 @@ def _data(suite: list[Notebook], values: dict[Path, dict]):
     return None
 
 
+def _below(path: Path) -> str:
+    """Return a notebook's path so that it is found in another checkout, too."""
+    folder = paths.NOTEBOOKS.resolve()
+    return str(path.relative_to(folder) if path.is_relative_to(folder) else path)
+
+
 def _read_before(folder: Path | None) -> dict | None:
     """Return what a suite that was stopped in this folder was asked for and had done; None where there is none."""
     path = folder and Path(folder) / PAPER
@@ -135,7 +151,9 @@ def _read_before(folder: Path | None) -> dict | None:
         return None
     try:
         before = json.loads(path.read_text(encoding="utf-8"))
-        return {name: before[name] for name in ("notebooks", "parameters", "asked", "done")}
+        kinds = {"notebooks": list, "parameters": dict, "asked": dict, "done": dict}
+        before = {name: kind(before[name]) for name, kind in kinds.items()}
+        return before | {"notebooks": [paths.NOTEBOOKS / name for name in before["notebooks"]]}  # absolute ones stay
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} cannot be read ({error}): name another --run-dir") from error
 
@@ -147,7 +165,7 @@ def _folder(wanted: Path | None, *, goes_on: bool) -> Path:
         strange = [path for path in folder.iterdir() if path.name != LOCK and not (path / "recipe.json").is_file()]
         if any(path.is_file() or any(inner.is_file() for inner in path.rglob("*")) for path in strange):
             raise FileExistsError(
-                f"{folder} is not empty: name a new folder, one that holds finished runs alone, or none for one under "
+                f"{folder} is not empty: name a new folder, one that holds nothing but runs, or none for one under "
                 f"{paths.RUNS}"
             )
     make_folder(folder) if wanted else folder.mkdir(parents=True)  # a time of its own, or an error

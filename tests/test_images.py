@@ -120,3 +120,14 @@ def test_a_chunk_that_claims_more_than_the_file_has_is_not_read(picture, monkeyp
     for data in (claims, whole[:-1]):
         with pytest.raises(ValueError, match="it is no picture, or cut short"):
             decode_image(data, name="it")
+
+
+def test_nothing_behind_the_end_of_a_png_is_read(picture, monkeypatch):
+    whole, decode, seen = cv2.imencode(".png", picture)[1], cv2.imdecode, []
+    monkeypatch.setattr(cv2, "imdecode", lambda data, flags: seen.append(len(data)) or decode(data, flags))
+    head, end = whole[:33].tobytes(), whole[-12:].tobytes()
+    early = head + end + b"\x7f\xff\xff\xffIDAT"  # an end without a picture, then 2 GB that are not there
+    with pytest.raises(ValueError, match="is no picture"):
+        decode_image(np.frombuffer(early, np.uint8), name="it")
+    more = np.concatenate([whole, np.zeros(99, np.uint8)])
+    assert decode_image(more, name="it").shape == picture.shape and seen == [len(head + end), len(whole)]

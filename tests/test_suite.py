@@ -224,6 +224,10 @@ def test_a_stopped_suite_goes_on_where_it_stopped(tmp_path, monkeypatch):
         target.write_bytes(source.read_bytes())
 
     monkeypatch.setattr(session, "_execute", execute)
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
     suite = [write(tmp_path, name) for name in ("01_a", "02_b", "03_c")]
     folder, terminal = tmp_path / "run", Console(file=io.StringIO(), width=100)
     with pytest.raises(KeyboardInterrupt):
@@ -232,6 +236,9 @@ def test_a_stopped_suite_goes_on_where_it_stopped(tmp_path, monkeypatch):
     for wrong in ({"notebooks": suite, "parameters": {}}, {"notebooks": suite[:2], "parameters": {"epochs": "5"}}):
         with pytest.raises(ValueError, match="begun with other notebooks or parameters"):
             run_suite(run_dir=folder, **wrong)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(session.Session, "skip", interrupt)  # stopped again, before it is where it was
+        run_suite(parameters={}, run_dir=folder)
     ran.clear()
     done = run_suite(notebooks=suite, parameters={"epochs": 5}, run_dir=folder, progress=terminal)
     assert ran == [("02_b", 5), ("03_c", 5)] and "1/3 01_a: was done before" in terminal.file.getvalue()

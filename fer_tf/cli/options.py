@@ -41,7 +41,7 @@ def find_engine(model: str, backend: str | None, threads: int | None = None, req
     return load_engine(model, backend=backend or "openvino-provider", threads=threads, requests=requests)
 
 
-def check_requests(requests: int | None) -> None:
+def check_requests(requests: int | None, *, option: str = "--requests") -> None:
     """Refuse a number of requests at once that no machine serves; None leaves the choice open."""
     if requests is not None and not 1 <= requests <= MOST_REQUESTS:
-        raise ValueError(f"--requests must be at least 1 and at most {MOST_REQUESTS}, got {requests}")
+        raise ValueError(f"{option} must be at least 1 and at most {MOST_REQUESTS}, got {requests}")

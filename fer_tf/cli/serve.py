@@ -41,7 +41,7 @@ def serve(
     from fer_tf.inference.pipeline import cores
     from fer_tf.inference.serve import Limits, create_app
 
-    check_requests(workers)
+    check_requests(workers, option="--workers")
     if not 0 <= port <= 65535:
         raise ValueError(f"--port must be 0 to 65535, got {port}")
     try:

@@ -29,14 +29,14 @@ def train(
 ) -> None:
     """Train by a recipe, select on valid, report test once. The same command resumes a run that was killed."""
     from fer_tf import paths
-    from fer_tf.training.folder import refuse_finished
     from fer_tf.training.recipe import find_recipe, with_texts
 
+    if devices is not None and devices < 1:
+        raise ValueError(f"devices must be at least 1, got {devices}")
     chosen = with_texts(find_recipe(recipe), change)
     given = {"dataset": dataset, "labels": labels}
     chosen = chosen.with_(**{name: value for name, value in given.items() if value})
     folder = run_dir or paths.RUNS / Path(recipe).stem
-    refuse_finished(folder)
     from fer_tf.data.fer2013 import SIZE as FER2013_SIZE
     from fer_tf.data.readers import load
     from fer_tf.zoo import architecture

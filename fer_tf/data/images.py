@@ -29,7 +29,7 @@ def decode_image(data: np.ndarray, *, name: str) -> np.ndarray:
     if not len(data):
         raise ValueError(f"{name} is empty (0 bytes): fetch it again")
     try:
-        image = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB) if _holds_its_chunks(data) else None
+        image = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB) if len(data := _checked(data)) else None
     except cv2.error as error:  # over OpenCV's limit of 2^30 pixels
         raise ValueError(f"{name} cannot be decoded ({error.err}): scale it down or save it as JPEG or PNG") from error
     if image is None:
@@ -37,20 +37,21 @@ def decode_image(data: np.ndarray, *, name: str) -> np.ndarray:
     return image
 
 
-def _holds_its_chunks(data: np.ndarray) -> bool:
-    """Tell whether no part of a PNG claims more bytes than there are: OpenCV would take that memory, 4 GB, to find out.
+def _checked(data: np.ndarray) -> np.ndarray:
+    """Return a PNG up to its end, nothing of one with a part that claims more bytes than there are; others as they are.
 
-    Other formats have no such lengths. https://www.w3.org/TR/png-3/#5Chunk-layout
+    OpenCV takes the memory that a part claims, up to 4 GB, and finds out then; it also reads on behind the end of a PNG
+    that shows no picture. https://www.w3.org/TR/png-3/#5Chunk-layout
     """
     if data[:8].tobytes() != b"\x89PNG\r\n\x1a\n":
-        return True
+        return data
     place, last = 8, b""
     while last != b"IEND" and place + 8 <= len(data):
         head = data[place : place + 8].tobytes()
         place, last = place + 12 + int.from_bytes(head[:4], "big"), head[4:]
         if place > len(data):
-            return False
-    return True
+            return data[:0]
+    return data[:place]
 
 
 def resize_method(zoom: float) -> int:

@@ -58,7 +58,7 @@ class Detector:
     scale   side of a square crop over the longer side of its box: what it takes to frame a face as FER2013 does
     step    the sides of what `find` gets are multiples of it; a strip that is thinner holds no face
     canvases  (width, height) of black grounds; a resized image is laid on the smallest that holds it; a strip that is
-              longer than all of them is made smaller
+              longer than all of them is made smaller, and one beyond 21:1 then holds no face
     """
 
     name: str

@@ -151,11 +151,12 @@ class _Annotator:
         tries = _tries(target)
         try:
             make_folder(target.parent)
-            before = len(tries.read_bytes()) if tries.is_file() else 0
+            before = len(tries.read_text().split()) if tries.is_file() else 0
             if before >= ATTEMPTS:  # whoever begins leaves a mark, whoever ends takes the marks away
                 tries.unlink()
                 raise RuntimeError(f"{before} workers died over it: it may be too large for the memory here")
-            tries.write_bytes(b"x" * (before + 1))
+            with tries.open("a") as file:
+                file.write(f"{os.getpid()}\n")
             files = {"table": target.with_name(f"{target.name}.csv")}
             if self.about["video"]:
                 files["output"] = target.with_name(f"{target.name}.mp4")

@@ -76,7 +76,7 @@ def _locked(run_dir: Path):
         with locked(run_dir, by="training"):
             yield
     finally:
-        if is_finished(run_dir):  # it is refused without a lock
+        if is_finished(run_dir):  # nothing is written there any more
             (run_dir / LOCK).unlink(missing_ok=True)
 
 
