@@ -126,7 +126,7 @@ def _spread(jobs: list[dict], about: dict, workers: int | None, address: str | N
         context.enable_progress_bars, context.enable_operator_progress_bars = False, False
         count = min(workers or int(ray.cluster_resources().get("CPU", 1)), len(jobs))
         rows = ray.data.from_items(jobs, override_num_blocks=len(jobs))
-        pool = ray.data.ActorPoolStrategy(size=count, max_tasks_in_flight_per_actor=1)
+        pool = ray.data.ActorPoolStrategy(size=count, max_tasks_in_flight_per_actor=2)
         rows = rows.map(_Annotator, fn_constructor_args=(about,), compute=pool, num_cpus=1)
         yield from rows.iter_rows()
     finally:
