@@ -187,7 +187,11 @@ def test_models_names_a_damaged_run_and_lists_the_others(tmp_path):
     done = run("models", "--runs", tmp_path)
     assert done.returncode == 0 and f"trained in {tmp_path / 'suite'}" in done.stdout.replace("\n", "")
     figure = json.loads((paths.MODELS / "lenet" / "card.json").read_text())["metrics"]["test"]["accuracy"]
-    assert done.stdout.count(f"{100 * figure:.2f}") == 2 and "suite/cut: " in done.stdout and "the model card lacks" in done.stdout
+    assert (
+        done.stdout.count(f"{100 * figure:.2f}") == 2
+        and "suite/cut: " in done.stdout
+        and "the model card lacks" in done.stdout
+    )
 
 
 def test_measure_adds_to_a_file(tmp_path):
