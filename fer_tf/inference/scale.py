@@ -119,11 +119,11 @@ def _spread(jobs: list[dict], about: dict, workers: int | None, address: str | N
         raise ValueError("many clips need Ray: pip install 'fer-tf[scale]', or annotate them one by one") from error
     quiet = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
     where = {"address": address} if address else {"address": "local", "num_cpus": workers or cores(), **quiet}
-    logging.getLogger("ray.data").setLevel("ERROR")  # its plans are no news to whoever annotates clips
     ray.init(**where)
     try:
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars, context.enable_operator_progress_bars = False, False
+        logging.getLogger("ray.data").setLevel("ERROR")  # set anew by the line above; its plans are no news here
         count = min(workers or int(ray.cluster_resources().get("CPU", 1)), len(jobs))
         rows = ray.data.from_items(jobs, override_num_blocks=len(jobs))
         pool = ray.data.ActorPoolStrategy(size=count, max_tasks_in_flight_per_actor=2)
