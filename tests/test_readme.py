@@ -237,6 +237,17 @@ def test_the_table_of_video_is_the_measured_one():
     assert re.search(VIDEO, README).group() == video()
 
 
+def test_the_rates_of_service_and_many_clips_are_the_measured_ones():
+    found = {
+        name: json.loads((paths.ROOT / "reports" / f"{name}.json").read_text()) for name in ("service", "many_clips")
+    }
+    batched, alone = (round(found["service"][way]["requests_per_s"]) for way in ("micro-batches", "picture by picture"))
+    one, two = (run["frames_per_s_after_start"] for run in found["many_clips"]["runs"][:2])
+    text = " ".join(README.split())
+    assert f"answers {batched} pictures a second, and {alone} one by one" in text
+    assert f"`annotate-many` do {two} frames a second and one {one}" in text
+
+
 COMING_FROM = README[README.index("## Coming from") : README.index("## More")]
 HERE = re.findall(r"`(.+?)`", "\n".join(re.findall(r"^\|.*\| (.*) \|$", COMING_FROM, re.MULTILINE)))
 
