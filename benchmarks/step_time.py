@@ -19,7 +19,7 @@ from fer_tf.training.augment import Rows, augmentation_layers
 from fer_tf.training.batches import Batches, resident
 from fer_tf.training.fit import build_model, computing_in, prepare, with_augmentation, with_settled_targets
 from fer_tf.training.recipe import find_recipe
-from fer_tf.training.torch_norm import one_operation_norms
+from fer_tf.training.torch_speed import quick_torch
 
 
 def main() -> None:
@@ -42,7 +42,7 @@ def main() -> None:
     batches = Batches(data.train, size, batch_size=recipe.batch_size, order=order, **choices)
     again = [batches[0]] * given.steps
     found = {}
-    with computing_in(model, recipe.precision), one_operation_norms(model):
+    with computing_in(model, recipe.precision), quick_torch(model):
         trainer.train_on_batch(*batches[0])  # the first step builds the graph
         for name, source in (("one batch again", again), ("every batch", batches)):
             start = time.perf_counter()

@@ -7,6 +7,7 @@ import sys
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -411,6 +412,30 @@ def test_votes_are_the_targets_where_the_data_carry_them(tiny, tmp_path, votes, 
     with pytest.raises(Killed):
         train(LONG.with_(targets=targets), data, tmp_path, on_step=kill)
     assert Recipe.load(tmp_path / "recipe.json").targets == used
+
+
+def test_teachers_stand_in_for_the_votes(tiny, tmp_path, monkeypatch):
+    def teacher(name):
+        """Is sure of the brightest bar, or says nothing."""
+
+        def logits(crops):
+            bars = crops.mean(axis=(2, 3)).reshape(len(crops), 8, 4).mean(axis=2)[:, :7]
+            return {"sure": 6, "silent": 0}[name] * np.eye(7, dtype=np.float32)[bars.argmax(axis=1)]
+
+        return SimpleNamespace(card=SimpleNamespace(emotions=tiny.emotions, image_size=32), logits=logits)
+
+    monkeypatch.setattr(fit, "load_engine", teacher)
+    true = np.eye(7, dtype=np.float32)[tiny.train.labels]
+    heard = fit.taught(tiny.train, ["sure", "silent"]).distributions
+    np.testing.assert_allclose(heard, softmax(3 * true), rtol=1e-6)
+    seen, recipe = [], RECIPE.with_(teachers=["sure"], vote_share=0.25, epochs=1, head_epochs=0)
+    batches = fit.Batches
+    monkeypatch.setattr(fit, "Batches", lambda *a, **k: seen.append((a[0], k["targets"])) or batches(*a, **k))
+    card = fit.fit(fit.build_model(recipe, emotions=7), tiny, recipe, tmp_path / "run", report=lambda line: None)
+    (faces, targets), *_ = seen
+    assert targets == "blend" == card.recipe["targets"] and card.recipe["teachers"] == ["sure"]
+    np.testing.assert_allclose(faces.distributions, softmax(6 * true), rtol=1e-6)
+    assert card.data["fingerprint"] == tiny.fingerprint
 
 
 def test_one_seed_gives_one_result(finished, tiny, tmp_path):
@@ -844,18 +869,20 @@ from contextlib import nullcontext
 import keras, numpy as np
 from keras import layers
 from fer_tf.training.fit import computing_in
-from fer_tf.training.torch_norm import one_operation_norms
+from fer_tf.training.torch_speed import quick_torch
 
 def trained(together, precision):
     keras.utils.set_random_seed(0)
-    given = keras.Input((6, 6, 3))
+    given = keras.Input((9, 9, 3))
     x = layers.BatchNormalization(momentum=0.9)(layers.Conv2D(4, 3)(given))
+    x = layers.MaxPooling2D(padding="same")(layers.Conv2D(4, 3, padding="same")(x))
+    x = layers.DepthwiseConv2D(2, strides=2, padding="same")(x)
     x = layers.BatchNormalization(momentum=0.8, scale=False, center=False, epsilon=0.1)(layers.Flatten()(x))
     model = keras.Model(given, layers.Dense(2)(x))
     model.compile(optimizer=keras.optimizers.SGD(0.1), loss="mse")
-    x = np.random.default_rng(0).normal(3, 2, (8, 6, 6, 3)).astype(np.float32)
+    x = np.random.default_rng(0).normal(3, 2, (8, 9, 9, 3)).astype(np.float32)
     with computing_in(model, precision):
-        with one_operation_norms(model) if together else nullcontext():
+        with quick_torch(model) if together else nullcontext():
             assert together == all("call" in vars(layer) for layer in model.layers if "batch" in layer.name)
             for _ in range(2):
                 model.train_on_batch(x, x[:, 0, 0, :2])
@@ -868,9 +895,9 @@ for precision, most in (("float32", 1e-4), ("mixed_bfloat16", 0.05)):
 """
 
 
-def test_batch_norm_in_one_operation_is_that_of_keras():
+def test_what_is_quick_on_torch_gives_the_numbers_of_keras():
     if not find_spec("torch"):
-        pytest.skip("torch is not installed, and only there is batch norm one operation")
+        pytest.skip("torch is not installed, and only there Keras takes detours")
     environment = os.environ | {"KERAS_BACKEND": "torch"}
     done = subprocess.run([sys.executable, "-c", NORMS], capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr[-3000:]

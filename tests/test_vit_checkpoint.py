@@ -165,3 +165,9 @@ def test_what_is_no_checkpoint_is_named(tmp_path):
     (tmp_path / "model.safetensors").touch()
     with pytest.raises(ValueError, match="expected a vit or deit"):
         read_checkpoint(str(tmp_path))
+
+
+def test_a_stem_of_convolutions_has_no_place_in_a_checkpoint(tmp_path):
+    model = zoo.build("vit", emotions=7, size="nano", patch_size=8, stem="convolutions")
+    with pytest.raises(ValueError, match="has no stem of convolutions"):
+        write_checkpoint(model, tmp_path, emotions=labels.FER2013)

@@ -53,8 +53,11 @@ def test_the_registry_names_a_layer_with_a_map_and_a_head(name):
         (lambda: zoo.build("alexnet", emotions=7), ValueError, "known are lenet, mobilenet_v2, vgg"),
         (lambda: zoo.build("vgg", emotions=7, weights="imagenet"), ValueError, "no pretrained weights"),
         (lambda: zoo.build("ferplus_vgg13", emotions=8, weights="imagenet"), ValueError, "no pretrained weights"),
-        (lambda: zoo.build("vit", emotions=7, size="huge"), ValueError, "known are nano, tiny, small, base"),
+        (lambda: zoo.build("vit", emotions=7, size="huge"), ValueError, "known are nano, mini, tiny, small, base"),
         (lambda: zoo.build("vit", emotions=7, image_size=50), ValueError, "take image_size 48 or 54"),
+        (lambda: zoo.build("vit", emotions=7, stem="x"), ValueError, "'patches' or 'convolutions', got 'x'"),
+        (lambda: zoo.build("vit", emotions=7, stem="convolutions"), ValueError, "patches of 2, 4, 8 ... px, got 6"),
+        (lambda: zoo.build("vgg", emotions=7, weights="none.keras"), FileNotFoundError, "model.keras of a trained vgg"),
         (lambda: zoo.build("swin", emotions=7, image_size=48), ValueError, "a multiple of 32, got 48"),
         (lambda: zoo.build("swin", emotions=7, image_size=40, patch_size=2), ValueError, "a multiple of 16, got 40"),
         (lambda: zoo.build("esr", emotions=7, image_size=53), ValueError, "need image_size 54 or more, got 53"),
@@ -105,6 +108,33 @@ def test_a_damaged_file_of_weights_is_named(tmp_path):
     (tmp_path / "cut.keras").write_bytes(b"PK\3\4 cut")
     with pytest.raises(ValueError, match=r"cut\.keras is damaged"):
         zoo.build("mobilenet_v2", emotions=7, weights=str(tmp_path / "cut.keras"))
+
+
+@pytest.mark.parametrize("name", ["lenet", "vgg", "vit", "mobilenet_v2", "esr"])
+def test_a_trained_network_is_where_one_with_other_emotions_starts(name, tmp_path):
+    options = {"image_size": small_size(name), **small_options(name)}
+    trained = zoo.build(name, emotions=7, **options)
+    trained.set_weights([weights + 0.5 for weights in trained.get_weights()])
+    trained.save(tmp_path / "model.keras")
+    model = zoo.build(name, emotions=8, weights=str(tmp_path / "model.keras"), **options)
+    assert model.output_shape == (None, 8)
+    for layer in (layer for layer in zoo.backbone_layers(model) if layer.weights):
+        for expected, found in zip(trained.get_layer(layer.name).get_weights(), layer.get_weights(), strict=True):
+            np.testing.assert_array_equal(found, expected)
+
+
+def test_what_a_file_of_weights_cannot_fill_is_named(tmp_path):
+    zoo.build("vgg", emotions=7, width=8).save(tmp_path / "model.keras")
+    for name, options in (("vgg", {"width": 16}), ("lenet", {})):
+        with pytest.raises(ValueError, match=rf"model\.keras does not hold the layer \w+ of {name}"):
+            zoo.build(name, emotions=7, weights=str(tmp_path / "model.keras"), **options)
+
+
+def test_a_stem_of_convolutions_gives_a_vit_the_same_tokens():
+    plain, stem = (zoo.build("vit", emotions=7, size="nano", patch_size=8, stem=s) for s in ("patches", "convolutions"))
+    assert stem.get_layer("patches").output.shape == plain.get_layer("patches").output.shape == (None, 6, 6, 64)
+    filters = [layer.filters for layer in stem.layers if layer.name.startswith("stem_conv")]
+    assert filters == [16, 16, 32, 32, 64, 64]
 
 
 def test_a_file_of_backbone_weights_lands_in_the_flat_graph(tmp_path):

@@ -40,7 +40,8 @@ def load(
                    folder per emotion, alone or under train/, test/ and valid/ (or train_new/ and val_new/), or
                    AffectNet's, see `affectnet.read_affectnet`
     labels         whose labels a CSV gets, one of `LABELS`; "auto" is fer2013, for "ferplus" ferplus-majority;
-                   "fer2013-votes" are FER2013's with the distribution of FER+'s votes beside them
+                   "fer2013-votes" are FER2013's with the distribution of FER+'s votes beside them;
+                   "ferplus-distribution" has the train rows of argmax with their votes, and is judged on majority's
     image_size     side in pixels to which faces are drawn and folders are read; FER2013's stay at 48 (`crops` resizes)
     seed           of the drawing, of splits that the data set lacks, and of `limit`
     limit          at most so many rows per split, every emotion in proportion, for a quick run
@@ -118,6 +119,9 @@ def _csv_splits(path: Path, rule: str, data_dir: Path) -> Splits:
             distributions = votes_beside(targets, votes)
         else:
             rows, targets, distributions = ferplus(votes, rule.removeprefix("ferplus-"))
+        if rule == "ferplus-distribution":  # the doubtful rows may teach, but do not judge
+            kept = (faces["usage"][rows] == 0) | np.isin(rows, ferplus(votes, "majority")[0])
+            rows, targets, distributions = rows[kept], targets[kept], distributions[kept]
     everything = LabelledFaces(
         images=faces["pixels"][rows][..., None],
         labels=targets,

@@ -15,6 +15,7 @@ import logging
 import re
 import time
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from itertools import accumulate
 from pathlib import Path
 from typing import NamedTuple
@@ -25,12 +26,14 @@ import numpy as np
 from fer_tf import zoo
 from fer_tf.card import ModelCard
 from fer_tf.data.labelled import LabelledFaces, Splits
+from fer_tf.faces import softmax
+from fer_tf.inference.engine import load_engine
 from fer_tf.training import evaluate, folder, parallel, run
 from fer_tf.training.augment import Mix, Rows, augmentation_layers
 from fer_tf.training.batches import Batches, Crops, balanced_weights, resident
 from fer_tf.training.recipe import Recipe
 from fer_tf.training.run import Progress
-from fer_tf.training.torch_norm import one_operation_norms
+from fer_tf.training.torch_speed import quick_torch
 
 logger = logging.getLogger(__name__)
 
@@ -91,6 +94,8 @@ def fit(
             model.load_weights(run_dir / "model.keras")
             report(f"{run_dir} holds this very run, finished: it is not trained again")
             return ModelCard.load(run_dir / "card.json")
+        if recipe.teachers:
+            data = replace(data, train=taught(data.train, recipe.teachers))
         if len(taken) > 1:
             log(f"{len(taken)} devices share every batch: {', '.join(taken)}")
         with parallel.spread(model, taken):
@@ -107,7 +112,15 @@ def with_settled_targets(recipe: Recipe, train: LabelledFaces) -> Recipe:
     """Return the recipe with what "auto" means for these faces."""
     if recipe.targets != "auto":
         return recipe
+    if recipe.teachers:
+        return recipe.with_(targets="blend")
     return recipe.with_(targets="labels" if train.distributions is None else "distribution")
+
+
+def taught(train: LabelledFaces, teachers: list[str]) -> LabelledFaces:
+    """Return train with what the teachers say of every face as its distribution: softmax of their mean logits."""
+    engines = [load_engine(name) for name in teachers]
+    return replace(train, distributions=softmax(evaluate.predict(engines, train)))
 
 
 class Phase(NamedTuple):
@@ -161,16 +174,17 @@ def _train(model: keras.Model, data: Splits, recipe: Recipe, run_dir: Path, *, l
                 if phase.name == "fine" and recipe.schedule == "plateau":
                     trainer.optimizer.learning_rate = recipe.learning_rate * recipe.gamma**progress.rate_drops
                 about = {"epoch": progress.epoch + 1, "phase": phase.name}
-                with computing_in(model, recipe.precision), one_operation_norms(model):
-                    train, cost = _epoch(trainer, data, recipe, **about, total=total, on_step=on_step)
-                state = {"model": _values(variables), "optimizer": _values(trainer.optimizer.variables)}
-                with averaged(trainer, stage, data.train, recipe):
-                    row = about | train | _judge(judged, data, recipe, **about) | cost
-                    progress = advance(progress, row, recipe)
-                    state |= {"averaged": _values(model.variables)} if recipe.ema else {}
-                    run.save_checkpoint(run_dir, state, progress)
-                    if progress.best_epoch == progress.epoch:
-                        run.save_model(model, run_dir / "model.keras")
+                with quick_torch(model):
+                    with computing_in(model, recipe.precision):
+                        train, cost = _epoch(trainer, data, recipe, **about, total=total, on_step=on_step)
+                    state = {"model": _values(variables), "optimizer": _values(trainer.optimizer.variables)}
+                    with averaged(trainer, stage, data.train, recipe):
+                        row = about | train | _judge(judged, data, recipe, **about) | cost
+                        progress = advance(progress, row, recipe)
+                        state |= {"averaged": _values(model.variables)} if recipe.ema else {}
+                        run.save_checkpoint(run_dir, state, progress)
+                        if progress.best_epoch == progress.epoch:
+                            run.save_model(model, run_dir / "model.keras")
                 run.write_history(run_dir, progress.history)
                 board.add(progress.history[-1])
                 log(epoch_line(progress.history[-1], total))

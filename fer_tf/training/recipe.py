@@ -57,6 +57,9 @@ class Recipe:
                        in the ways that `batches` describes), or "auto": "distribution" where train carries votes, else
                        "labels"; a run's recipe.json and card say which it was
     vote_share         of "blend": what the votes weigh beside the label
+    teachers           trained models, as `load_engine` takes them: what the mean of their logits says of each train face,
+                       unchanged, stands in for votes, so that "auto" is "blend" (Hinton, Vinyals and Dean, "Distilling
+                       the knowledge in a neural network", 2015)
     mixup              alpha of the Beta distribution by which train images and targets are mixed in pairs; 0: not
     ema                decay, per step, of the moving average of the weights that is judged and kept; 0: no average
     precision          "float32", or "mixed_bfloat16": training computes in bfloat16, weights stay float32; what is
@@ -97,6 +100,7 @@ class Recipe:
     targets: str = "auto"
     class_weight: str = "none"
     vote_share: float = 0.5
+    teachers: list = field(default_factory=list)
     label_smoothing: float = 0.0
     mixup: float = 0.0
     ema: float = 0.0
@@ -127,8 +131,12 @@ class Recipe:
         _check(not (self.mixup and self.targets == "multi_target"), "mixup", "0 with targets multi_target", self.mixup)
         _check(self.patience is None or self.patience >= 1, "patience", "at least 1, or none", self.patience)
         _check(self.gradient_clip is None or self.gradient_clip > 0, "gradient_clip", "above 0", self.gradient_clip)
-        named = all(isinstance(prefix, str) and prefix for prefix in self.unfreeze)
-        _check(named, "unfreeze", "a list of how layer names begin", self.unfreeze)
+        lists = {"unfreeze": "a list of how layer names begin", "teachers": "a list of models"}
+        for name, expected in lists.items():
+            value = getattr(self, name)
+            _check(all(isinstance(one, str) and one for one in value), name, expected, value)
+        heard = not self.teachers or self.targets != "labels"
+        _check(heard, "targets", "auto, blend or another that looks at votes, where there are teachers", self.targets)
         zoo.architecture(self.architecture)
         taken = {"emotions", *(f.name for f in fields(self))} & set(self.options)
         _check(not taken, "options", "the architecture's own, set the recipe's choices beside them", self.options)

@@ -14,6 +14,7 @@ from fer_tf.inference.alone import measure_alone
 from fer_tf.inference.benchmark import host
 from fer_tf.training.compare import Run
 from fer_tf.training.evaluate import Report, headline, reports
+from fer_tf.training.recipe import Recipe
 
 
 def row(engines: list, data: Splits, *, plain: tuple, ten: tuple, others: Sequence[Run] = ()) -> dict:
@@ -85,7 +86,8 @@ def _seeds(cards: list[ModelCard], own: dict[str, Report], data: Splits, others:
     found = {known["seed"]: {s: {n: getattr(report, n) for n in names} for s, report in own.items()}}
     for run in others:
         theirs = run.card.recipe
-        if {**theirs, "seed": 0} != {**known, "seed": 0} or run.card.data.get("fingerprint") != data.fingerprint:
+        same = Recipe.from_dict(theirs | {"seed": 0}) == Recipe.from_dict(known | {"seed": 0})
+        if not same or run.card.data.get("fingerprint") != data.fingerprint:
             raise ValueError(f"{run.folder} was trained by another recipe than {cards[0].name}, or on other data")
         if theirs["seed"] in found:
             raise ValueError(f"seed {theirs['seed']} comes twice, the second time from {run.folder}")

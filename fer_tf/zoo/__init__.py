@@ -14,6 +14,8 @@ from importlib import import_module
 from pathlib import Path
 from zipfile import BadZipFile, ZipFile
 
+from fer_tf import paths
+
 
 @dataclass(frozen=True, kw_only=True)
 class Architecture:
@@ -77,8 +79,11 @@ def build(name: str, *, emotions: int, image_size: int | None = None, weights: s
 
     emotions    number of logits
     image_size  32 to 256 px; the architecture's default if None
-    weights     None for random ones, or what the architecture takes ("imagenet", a file relative to the project)
+    weights     None for random ones; a trained `.keras` file of this architecture, relative to the project, whose
+                backbone is taken; or what the architecture takes besides ("imagenet", a `.weights.h5` file)
     options     the architecture's own, such as `dropout`; an unknown one, or one of the wrong kind, raises ValueError
+
+    Raises FileNotFoundError for a file that is not there, ValueError for one that holds another network.
     """
     found = architecture(name)
     size = found.image_size if image_size is None else image_size
@@ -93,7 +98,26 @@ def build(name: str, *, emotions: int, image_size: int | None = None, weights: s
         if not _fits(value, known[option]):
             expected = EXPECTED[type(known[option])]
             raise ValueError(f"{name}'s {option} must be {expected}, such as {known[option]}, got {value!r}")
-    return module.build(emotions=emotions, image_size=size, weights=weights, **found.options, **options)
+    taught = weights if weights and weights.endswith(".keras") and found.window == 1 else None
+    start = None if taught else weights
+    model = module.build(emotions=emotions, image_size=size, weights=start, **found.options, **options)
+    if taught:
+        path = paths.ROOT / taught  # an absolute path stays itself
+        if not path.is_file():
+            raise FileNotFoundError(f"no weights at {path}: expected the model.keras of a trained {name}")
+        copy_backbone(load_model(path), model, source=taught)
+    return model
+
+
+def copy_backbone(trained, model, *, source: str) -> None:
+    """Copy weights into the backbone layers of the same names; ValueError names the layer that `source` cannot fill."""
+    known = {layer.name: layer for layer in trained.layers}
+    for layer in backbone_layers(model):
+        if layer.weights:
+            try:
+                layer.set_weights(known[layer.name].get_weights())
+            except (KeyError, ValueError) as error:
+                raise ValueError(f"{source} does not hold the layer {layer.name} of {model.name}: {error}") from error
 
 
 def load_model(path: Path):

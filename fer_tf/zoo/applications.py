@@ -9,23 +9,14 @@ from fer_tf import paths, zoo
 def load_weights(backbone: keras.Model, weights: str | None, *, make, image_size: int) -> None:
     """Copy weights into the layers of the same names.
 
-    weights  None, "imagenet" (Keras downloads them), a `.weights.h5` file of the backbone without its top, or a
-             trained `.keras` file of the same architecture, whose head is left out
+    weights  None, "imagenet" (Keras downloads them), or a `.weights.h5` file of the backbone without its top
     make     the function of keras.applications that builds the backbone
 
     Raises FileNotFoundError for a file that is not there, ValueError for one that holds another network.
     """
     if weights is None:
         return
-    pretrained = _pretrained(weights, make, (image_size, image_size, 3))
-    for layer in backbone.layers:
-        if layer.weights:
-            try:
-                layer.set_weights(pretrained.get_layer(layer.name).get_weights())
-            except ValueError as error:
-                raise ValueError(
-                    f"{weights} does not hold the layer {layer.name} of {backbone.name}: {error}"
-                ) from error
+    zoo.copy_backbone(_pretrained(weights, make, (image_size, image_size, 3)), backbone, source=weights)
 
 
 def dropout_head(features: keras.KerasTensor, *, emotions: int, dropout: float) -> keras.KerasTensor:
@@ -50,8 +41,6 @@ def _pretrained(weights: str, make, shape: tuple[int, int, int]) -> keras.Model:
         raise FileNotFoundError(
             f"no weights at {path}: expected 'imagenet', a .weights.h5 without top or a .keras file"
         )
-    if path.suffix == ".keras":
-        return zoo.load_model(path)
     backbone = make(input_shape=shape, include_top=False, weights=None)
     backbone.load_weights(path)
     return backbone

@@ -14,7 +14,7 @@ SIZES = {"b0": keras.applications.EfficientNetB0, "b4": keras.applications.Effic
 def build(*, emotions: int, image_size: int, weights: str | None = None, size="b0", dropout=0.3, norm_momentum=0.9):
     """Return EfficientNet: RGB 0..255 (n, image_size, image_size, 3) -> logits (n, emotions).
 
-    weights  None, "imagenet", a `.weights.h5` or a `.keras` file, as in `applications.load_weights`
+    weights  None, "imagenet" or a `.weights.h5` file, as in `applications.load_weights`
     """
     if size not in SIZES:
         raise ValueError(f"unknown size {size!r}; known are {', '.join(SIZES)}")

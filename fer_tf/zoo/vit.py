@@ -9,8 +9,9 @@ from keras import layers
 
 from fer_tf.zoo.grey import grey_crops
 
-SIZES = {"nano": (64, 4, 4), "tiny": (192, 12, 3), "small": (384, 12, 6), "base": (768, 12, 12)}
-"""width, blocks, heads (Touvron et al., "Training data-efficient image transformers", 2021); nano trains on a CPU."""
+SIZES = {"nano": (64, 4, 4), "mini": (128, 6, 4), "tiny": (192, 12, 3), "small": (384, 12, 6), "base": (768, 12, 12)}
+"""width, blocks, heads; from tiny on as in Touvron et al., "Training data-efficient image transformers", 2021. nano and
+mini train on a CPU."""
 
 
 @keras.saving.register_keras_serializable("fer_tf")
@@ -54,13 +55,17 @@ def build(
     patch_size=6,
     mlp_ratio=4,
     dropout=0.1,
+    stem="patches",
 ):
     """Return a ViT: RGB 0..255 (n, image_size, image_size, 3) -> logits (n, emotions).
 
     weights     None, "hf:<name>" for a ViT or DeiT checkpoint of the Hugging Face hub, or the directory of one; it
                 decides size and patch size itself, and its positions are interpolated to `image_size`
-    size        nano, tiny, small or base
+    size        nano, mini, tiny, small or base
     patch_size  pixels; must divide image_size
+    stem        "patches": a token is a linear map of its patch, as published; "convolutions": 3x3 ones halve the side
+                until a cell is a patch, which learns from fewer pictures (Xiao et al., "Early convolutions help
+                transformers see better", NeurIPS 2021; here another one stands before each that halves)
     """
     if size not in SIZES:
         raise ValueError(f"unknown size {size!r}; known are {', '.join(SIZES)}")
@@ -68,12 +73,14 @@ def build(
         from fer_tf.zoo.vit_checkpoint import read_checkpoint
 
         checkpoint = read_checkpoint(weights)
+        if stem != "patches":
+            raise ValueError(f"a checkpoint has its own stem: leave stem 'patches', got {stem!r}")
         model = _build(emotions, image_size, dropout=dropout, **checkpoint.shape)
         checkpoint.load_into(model)
         return model
     width, blocks, heads = SIZES[size]
     shape = {"width": width, "blocks": blocks, "heads": heads, "patch_size": patch_size, "hidden": mlp_ratio * width}
-    return _build(emotions, image_size, dropout=dropout, **shape)
+    return _build(emotions, image_size, dropout=dropout, stem=stem, **shape)
 
 
 def _build(
@@ -86,6 +93,7 @@ def _build(
     patch_size: int,
     hidden: int,
     dropout: float,
+    stem: str = "patches",
     prefix: int = 1,
     epsilon: float = 1e-6,
     mean=(0.5, 0.5, 0.5),
@@ -96,6 +104,8 @@ def _build(
             f"patches of {patch_size} px do not divide an image of {image_size} px: take image_size "
             f"{image_size // patch_size * patch_size} or {(image_size // patch_size + 1) * patch_size}"
         )
+    if stem not in ("patches", "convolutions"):
+        raise ValueError(f"stem must be 'patches' or 'convolutions', got {stem!r}")
     ops, side = keras.ops, image_size // patch_size
     tokens = side * side + prefix
 
@@ -111,6 +121,9 @@ def _build(
     x = layers.Rescaling(scale, offset=[-m / d for m, d in zip(mean, deviation, strict=True)], name="rescale")(x)
 
     # --- patches to tokens ---
+    if stem == "convolutions":
+        x = _convolutions(x, width, patch_size)
+        patch_size = 1  # a cell is a patch
     x = layers.Conv2D(width, patch_size, strides=patch_size, name="patches")(x)  # (n, side, side, width)
     x = layers.Reshape((side * side, width), name="sequence")(x)  # (n, side * side, width)
     x = PrefixAndPosition(prefix, name="position")(x)  # (n, tokens, width)
@@ -142,3 +155,18 @@ def _build(
     x = layers.Dropout(dropout, name="head_dropout")(x[:, 0])  # (n, width)
     logits = dense(emotions, "head_logits")(x)
     return keras.Model(crops, logits, name="vit")
+
+
+def _convolutions(x, width: int, patch_size: int):
+    """Return (n, side, side, width): the side is halved by every second convolution, the channels end at `width`."""
+    halvings = patch_size.bit_length() - 1
+    if patch_size != 2**halvings:
+        raise ValueError(f"a stem of convolutions needs patches of 2, 4, 8 ... px, got {patch_size}")
+    for k in range(1, halvings + 1):
+        filters = max(width // 2 ** (halvings - k), 8)
+        for part, strides in (("a", 1), ("b", 2)):
+            name = f"{k}_{part}"
+            x = layers.Conv2D(filters, 3, strides, padding="same", use_bias=False, name=f"stem_conv_{name}")(x)
+            x = layers.BatchNormalization(momentum=0.9, name=f"stem_norm_{name}")(x)
+            x = layers.ReLU(name=f"stem_relu_{name}")(x)
+    return x

@@ -148,13 +148,16 @@ def write_checkpoint(model: keras.Model, folder: Path, *, emotions: tuple[str, .
     """Write a `zoo.vit` model as a Hugging Face directory, which transformers and `read_checkpoint` load.
 
     The picture that their model takes is our grey one, three times over, divided by 255 and normalised as
-    preprocessor_config.json says. Raises ValueError for emotions that are not as many as the logits.
+    preprocessor_config.json says. Raises ValueError for emotions that are not as many as the logits, and for a stem of
+    convolutions, which their model does not have.
     """
     from safetensors.numpy import save_file
     from transformers import AutoConfig
 
     if len(emotions) != model.output_shape[-1]:
         raise ValueError(f"the model has {model.output_shape[-1]} logits, got {len(emotions)} emotions")
+    if any(layer.name.startswith("stem_") for layer in model.layers):
+        raise ValueError("a ViT of Hugging Face has no stem of convolutions: train one with stem 'patches'")
     place, rescale, norm = (model.get_layer(name) for name in ("position", "rescale", "norm"))
     attention = [layer.output for layer in model.layers if layer.name.endswith("_attention")]
     kind = {len(tokens): kind for kind, tokens in PREFIX_TOKENS.items()}[place.prefix]
