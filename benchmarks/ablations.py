@@ -3,8 +3,10 @@
     python benchmarks/ablations.py vgg_small_fer2013 --seeds 0 --output reports/ablations.json
 
 The recipe is first made plain and small (`BASE`); `--set` changes it further. Every change is then measured against it,
-with the same seeds. Finished runs are not run again, a killed one goes on where it stopped. Real FER2013 and FER+'s
-votes must be in data/fer2013; KERAS_BACKEND chooses the backend.
+with the same seeds. Finished runs are not run again, a killed one goes on where it stopped. `--only` measures some
+changes and leaves the table's other rows, of the same recipe and seeds, as they are; each is counted against the run
+"nothing" that lies in `paths.RUNS`, which is made where it is missing. Real FER2013 and FER+'s votes must be in
+data/fer2013; KERAS_BACKEND chooses the backend.
 """
 
 import argparse
@@ -42,6 +44,7 @@ CHANGES = {
     "steps instead of a cosine": ["schedule=step", "step_size=2", "gamma=0.5"],
     "votes beside the labels": ["labels=fer2013-votes", "targets=blend", "vote_share=0.5"],
     "votes instead of the labels": ["labels=fer2013-votes", "targets=distribution"],
+    "a teacher beside the labels": ['teachers=["vgg_small"]', "vote_share=0.5"],
     "float32 instead of bfloat16": ["precision=float32"],
     "half the width": ["options.width=8"],
     "twice the width": ["options.width=32"],
@@ -68,6 +71,15 @@ def measure(recipe: Recipe, folder: Path, data: dict) -> dict:
     return {name: round(100 * share, 2) for name, share in found.items()} | {k: round(v, 1) for k, v in spent.items()}
 
 
+def known_rows(path: Path, base: Recipe, seeds: list[int]) -> dict:
+    """Return the rows of the table at `path` by the change; none if it is of another recipe or of other seeds."""
+    if not path.is_file():
+        return {}
+    table = json.loads(path.read_text(encoding="utf-8"))
+    fits = table["seeds"] == seeds and Recipe.from_dict(table["recipe"]) == base
+    return {row["change"]: {"date": table["date"]} | row for row in table["rows"]} if fits else {}
+
+
 def main() -> None:
     """Run what is asked for; the table is written after every run."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -80,18 +92,21 @@ def main() -> None:
     base = with_texts(find_recipe(given.recipe), [*BASE, *given.set_])
     about = {"recipe": base.to_dict(), "date": datetime.now(UTC).date().isoformat(), "host": host()}
     about |= {"keras_backend": keras.backend.backend(), "seeds": given.seeds}
-    rows, data, runs = [], {}, paths.RUNS / "ablations" / Path(given.recipe).stem
+    rows, data = known_rows(given.output, base, given.seeds), {}
+    runs = paths.RUNS / "ablations" / Path(given.recipe).stem
     for name in given.only:
         folder, found = runs / name.replace(",", "").replace(" ", "_"), []
         for seed in given.seeds:
+            measure(base.with_(seed=seed), runs / f"nothing_{seed}", data)
             recipe = with_texts(base.with_(seed=seed), CHANGES[name])
             figures = measure(recipe, folder.with_name(f"{folder.name}_{seed}"), data)
             right, plain = (read_run(runs / f"{one}_{seed}").hits("valid") for one in (folder.name, "nothing"))
             counts = {"only_right_with": int((right & ~plain).sum()), "only_right_without": int((plain & ~right).sum())}
             found.append({"seed": seed} | figures | {"n": len(right)} | counts)
-        rows.append({"change": name, "choices": CHANGES[name], "runs": found})
+        rows[name] = {"change": name, "choices": CHANGES[name], "date": about["date"], "runs": found}
+        table = about | {"rows": [rows[known] for known in CHANGES if known in rows]}
         given.output.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(given.output, (json.dumps(about | {"rows": rows}, indent=2) + "\n").encode())
+        write_atomically(given.output, (json.dumps(table, indent=2) + "\n").encode())
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from fer_tf.data.readers import load
 from fer_tf.inference.benchmark import host
 from fer_tf.training.augment import Rows, augmentation_layers
 from fer_tf.training.batches import Batches, resident
-from fer_tf.training.fit import build_model, computing_in, prepare, with_augmentation, with_settled_targets
+from fer_tf.training.fit import build_model, computing_in, prepare, taught, with_augmentation, with_settled_targets
 from fer_tf.training.recipe import find_recipe
 from fer_tf.training.torch_speed import quick_torch
 
@@ -30,16 +30,16 @@ def main() -> None:
     given = parser.parse_args()
     recipe = find_recipe(given.recipe)
     data = load(recipe.dataset, labels=recipe.labels)
-    recipe = with_settled_targets(recipe, data.train)
+    recipe, train = with_settled_targets(recipe, data.train), taught(data.train, recipe.teachers)
     model = build_model(recipe, emotions=len(data.emotions))
-    images = resident(data.train, model.input_shape[-2])
+    images = resident(train, model.input_shape[-2])
     rows, layers = None if images is None else Rows(images), augmentation_layers(recipe.augmentation)
     trainer = with_augmentation(model, layers, rows=rows, mixup=recipe.mixup > 0)
     prepare(trainer, model, recipe, phase="fine", steps=given.steps)
-    order = np.resize(np.random.default_rng(0).permutation(len(data.train)), given.steps * recipe.batch_size)
+    order = np.resize(np.random.default_rng(0).permutation(len(train)), given.steps * recipe.batch_size)
     size = None if rows else model.input_shape[-2]
     choices = {"targets": recipe.targets, "mixup": recipe.mixup}
-    batches = Batches(data.train, size, batch_size=recipe.batch_size, order=order, **choices)
+    batches = Batches(train, size, batch_size=recipe.batch_size, order=order, **choices)
     again = [batches[0]] * given.steps
     found = {}
     with computing_in(model, recipe.precision), quick_torch(model):

@@ -161,7 +161,7 @@ def _training(recipe: dict) -> str:
     return (
         f"It began from {start}. Epochs: {epochs or 'not said'}. The weights were selected on valid by "
         f"{recipe.get('monitor', 'accuracy')} and reported once on test, seed {recipe.get('seed', 'unknown')}. "
-        "Every choice:"
+        "Every choice; saved as recipe.json, they train it anew by `fer-tf train --recipe recipe.json`:"
     )
 
 

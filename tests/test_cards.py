@@ -16,6 +16,7 @@ from fer_tf.cli import app
 from fer_tf.labels import FER2013
 from fer_tf.summary import MOST, SMALL, draw_summary, write_summary
 from fer_tf.training.evaluate import headline, report
+from fer_tf.training.recipe import Recipe
 
 FACTS = {"Started": "2026-01-02 03:04", "Data set": "drawn", "Host": "a machine, 2 cores"}
 
@@ -82,6 +83,7 @@ def test_a_model_card_says_what_the_json_says():
         assert told in text
     (recipe,) = re.findall(r"```json\n(.+?)```", text, re.DOTALL)
     assert json.loads(recipe).items() <= card.recipe.items()
+    assert Recipe.from_dict(json.loads(recipe)) == Recipe.from_dict(card.recipe) and "--recipe recipe.json" in text
 
 
 def test_a_bare_card_claims_nothing():

@@ -94,8 +94,7 @@ def fit(
             model.load_weights(run_dir / "model.keras")
             report(f"{run_dir} holds this very run, finished: it is not trained again")
             return ModelCard.load(run_dir / "card.json")
-        if recipe.teachers:
-            data = replace(data, train=taught(data.train, recipe.teachers))
+        data = replace(data, train=taught(data.train, recipe.teachers))
         if len(taken) > 1:
             log(f"{len(taken)} devices share every batch: {', '.join(taken)}")
         with parallel.spread(model, taken):
@@ -118,7 +117,12 @@ def with_settled_targets(recipe: Recipe, train: LabelledFaces) -> Recipe:
 
 
 def taught(train: LabelledFaces, teachers: list[str]) -> LabelledFaces:
-    """Return train with what the teachers say of every face as its distribution: softmax of their mean logits."""
+    """Return train with what the teachers say of every face as its distribution: softmax of their mean logits.
+
+    Without teachers it stays as it is.
+    """
+    if not teachers:
+        return train
     engines = [load_engine(name) for name in teachers]
     return replace(train, distributions=softmax(evaluate.predict(engines, train)))
 

@@ -57,7 +57,7 @@ class Recipe:
                        in the ways that `batches` describes), or "auto": "distribution" where train carries votes, else
                        "labels"; a run's recipe.json and card say which it was
     vote_share         of "blend": what the votes weigh beside the label
-    teachers           trained models, as `load_engine` takes them: what the mean of their logits says of each train face,
+    teachers           trained models, as `load_engine` takes them: what the mean of their logits says of a train face,
                        unchanged, stands in for votes, so that "auto" is "blend" (Hinton, Vinyals and Dean, "Distilling
                        the knowledge in a neural network", 2015)
     mixup              alpha of the Beta distribution by which train images and targets are mixed in pairs; 0: not
