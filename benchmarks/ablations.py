@@ -4,9 +4,9 @@
 
 The recipe is first made plain and small (`BASE`); `--set` changes it further. Every change is then measured against it,
 with the same seeds. Finished runs are not run again, a killed one goes on where it stopped. `--only` measures some
-changes and leaves the table's other rows, of the same recipe and seeds, as they are; each is counted against the run
-"nothing" that lies in `paths.RUNS`, which is made where it is missing. Real FER2013 and FER+'s votes must be in
-data/fer2013; KERAS_BACKEND chooses the backend.
+changes and leaves the table's other rows, of the same recipe and seeds, as they are; each row is counted against the
+run "nothing" of its own time, which lies in `paths.RUNS` and is made where it is missing. Real FER2013 and FER+'s votes
+must be in data/fer2013; KERAS_BACKEND chooses the backend.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from fer_tf.inference.benchmark import host
 from fer_tf.training.compare import read_run
 from fer_tf.training.evaluate import judge
 from fer_tf.training.fit import build_model, fit
-from fer_tf.training.folder import is_finished
+from fer_tf.training.folder import is_finished, same_recipe
 from fer_tf.training.keras_engine import load_keras
 from fer_tf.training.recipe import Recipe, find_recipe, with_texts
 from fer_tf.zoo import architecture
@@ -49,6 +49,7 @@ CHANGES = {
     "half the width": ["options.width=8"],
     "twice the width": ["options.width=32"],
 }
+ABOUT = ("date", "host", "keras_backend")
 FIGURES = ("valid", "valid_clean", "ten views")  # all of valid: who picks a recipe by this table must not see test
 
 
@@ -72,12 +73,14 @@ def measure(recipe: Recipe, folder: Path, data: dict) -> dict:
 
 
 def known_rows(path: Path, base: Recipe, seeds: list[int]) -> dict:
-    """Return the rows of the table at `path` by the change; none if it is of another recipe or of other seeds."""
+    """Return the rows of the table at `path` by the change; ValueError if it is of another recipe or of other seeds."""
     if not path.is_file():
         return {}
     table = json.loads(path.read_text(encoding="utf-8"))
-    fits = table["seeds"] == seeds and Recipe.from_dict(table["recipe"]) == base
-    return {row["change"]: {"date": table["date"]} | row for row in table["rows"]} if fits else {}
+    if table["seeds"] != seeds or not same_recipe(table["recipe"], base):
+        raise ValueError(f"{path} has rows of another recipe or of other seeds: give another --output, or delete it")
+    shared = {name: table[name] for name in ABOUT if name in table}  # one that was written in one go says it but once
+    return {row["change"]: shared | row for row in table["rows"]}
 
 
 def main() -> None:
@@ -90,21 +93,21 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=paths.ROOT / "reports" / "ablations.json")
     given = parser.parse_args()
     base = with_texts(find_recipe(given.recipe), [*BASE, *given.set_])
-    about = {"recipe": base.to_dict(), "date": datetime.now(UTC).date().isoformat(), "host": host()}
-    about |= {"keras_backend": keras.backend.backend(), "seeds": given.seeds}
+    about = {"date": datetime.now(UTC).date().isoformat(), "host": host(), "keras_backend": keras.backend.backend()}
     rows, data = known_rows(given.output, base, given.seeds), {}
     runs = paths.RUNS / "ablations" / Path(given.recipe).stem
     for name in given.only:
         folder, found = runs / name.replace(",", "").replace(" ", "_"), []
         for seed in given.seeds:
-            measure(base.with_(seed=seed), runs / f"nothing_{seed}", data)
+            if not is_finished(runs / f"nothing_{seed}"):
+                measure(base.with_(seed=seed), runs / f"nothing_{seed}", data)
             recipe = with_texts(base.with_(seed=seed), CHANGES[name])
             figures = measure(recipe, folder.with_name(f"{folder.name}_{seed}"), data)
             right, plain = (read_run(runs / f"{one}_{seed}").hits("valid") for one in (folder.name, "nothing"))
             counts = {"only_right_with": int((right & ~plain).sum()), "only_right_without": int((plain & ~right).sum())}
             found.append({"seed": seed} | figures | {"n": len(right)} | counts)
-        rows[name] = {"change": name, "choices": CHANGES[name], "date": about["date"], "runs": found}
-        table = about | {"rows": [rows[known] for known in CHANGES if known in rows]}
+        rows[name] = {"change": name, "choices": CHANGES[name]} | about | {"runs": found}
+        table = {"recipe": base.to_dict(), "seeds": given.seeds, "rows": list(rows.values())}
         given.output.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(given.output, (json.dumps(table, indent=2) + "\n").encode())
 

@@ -158,10 +158,12 @@ def _training(recipe: dict) -> str:
         for name, what in (("head_epochs", "of the head alone"), ("branch_epochs", "a branch"), ("epochs", "of all"))
         if recipe.get(name)
     )
+    taught = f", and was taught by {' and '.join(recipe['teachers'])}" if recipe.get("teachers") else ""
+    again = "; saved as recipe.json, `fer-tf train --recipe recipe.json` trains it anew, on all rows"
     return (
-        f"It began from {start}. Epochs: {epochs or 'not said'}. The weights were selected on valid by "
+        f"It began from {start}{taught}. Epochs: {epochs or 'not said'}. The weights were selected on valid by "
         f"{recipe.get('monitor', 'accuracy')} and reported once on test, seed {recipe.get('seed', 'unknown')}. "
-        "Every choice; saved as recipe.json, they train it anew by `fer-tf train --recipe recipe.json`:"
+        f"Every choice{again if recipe.get('dataset') else ''}:"
     )
 
 
@@ -246,6 +248,11 @@ def _problems(data: Splits, known: str) -> list[str]:
     elif train.max() >= 1.5 * train.min():
         ratio = f"{train.max() / train.min():.1f} times as many {most} as {least} faces in train"
         found.append(f"Unbalanced: {ratio}. Look at macro-F1 beside accuracy.")
+    if data.name.startswith("ferplus-distribution"):
+        doubtful = (
+            "Train has doubtful faces, too, labelled by the largest vote; valid and test only those with a majority."
+        )
+        found.append(doubtful)
     if leaked := audit.leaked["test"]:
         found.append(f"{leaked:,} test rows show an image of train or valid: report the clean rows, too.")
     if audit.conflicting:

@@ -36,7 +36,7 @@ from fer_tf.notebook import read_notebook
 from fer_tf.session import Session, SuiteError
 from fer_tf.suite import find_notebooks
 from fer_tf.training.compare import Run, read_run
-from fer_tf.training.folder import is_finished
+from fer_tf.training.folder import is_finished, same_recipe
 from fer_tf.training.recipe import Recipe, find_recipe
 from fer_tf.zoo import architecture
 
@@ -209,7 +209,9 @@ def _check_folder(folder: Path, grid: Grid) -> None:
     known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     for name in asked:
         begun = is_finished(folder / name) or (folder / name / "checkpoint.npz").exists()
-        if begun and json.loads(json.dumps(asked[name])) != known.get(name):
+        before = known.get(name, {"limit": None, "recipe": {}})
+        same = before["limit"] == grid.limit and same_recipe(before["recipe"], grid.recipes[name])
+        if begun and not (name in known and same):
             raise ValueError(
                 f"{folder / name} was trained by other choices than this grid's: name another --run-dir, rename the "
                 "recipe in the grid, or delete that folder"

@@ -42,7 +42,8 @@ def write_source(folder, *, architecture="esr", **options):
         options=options,
         image_size=54,
         batch_size=35,
-        targets="labels",
+        targets="blend",
+        teachers=["lenet"],  # who taught it emotions, and has nothing to say here
         augmentation=Augmentation(flip=False, shift=0.0, rotate=0.0),
     )
     folder.mkdir()
@@ -75,7 +76,8 @@ def test_a_run_of_affect_is_complete_and_judged(finished, data):
         assert affect["test"][name] == pytest.approx(expected[name], abs=1e-4)
     np.testing.assert_allclose(run.predictions["test_affect"], told["affect"], atol=1e-5)
     assert card.notices == ("Fine-tuned on valence and arousal from the run source.",)
-    assert Recipe.load(folder / "recipe.json").learning_rate == 1e-2
+    recipe = Recipe.load(folder / "recipe.json")
+    assert (recipe.learning_rate, recipe.targets, recipe.teachers) == (1e-2, "labels", [])
     assert json.loads((folder / "data.json").read_text())["fingerprint"] == data.fingerprint
 
 

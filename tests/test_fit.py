@@ -16,8 +16,10 @@ import pytest
 from conftest import patterns
 
 from fer_tf import zoo
+from fer_tf.card import ModelCard
 from fer_tf.data.labelled import LabelledClips, Splits
 from fer_tf.faces import softmax
+from fer_tf.labels import FER2013, FERPLUS
 from fer_tf.training import fit, run
 from fer_tf.training.augment import Mix, RandomShift, RandomTurn, Rows, augmentation_layers
 from fer_tf.training.batches import Batches, balanced_weights, resident
@@ -414,28 +416,73 @@ def test_votes_are_the_targets_where_the_data_carry_them(tiny, tmp_path, votes, 
     assert Recipe.load(tmp_path / "recipe.json").targets == used
 
 
-def test_teachers_stand_in_for_the_votes(tiny, tmp_path, monkeypatch):
-    def teacher(name):
-        """Is sure of the brightest bar, or says nothing."""
+@pytest.fixture
+def teachers(tmp_path, monkeypatch):
+    """Engines by name: "sure" of the brightest bar, "silent"; "stranger" names other emotions."""
+    (tmp_path / "model.onnx").write_bytes(b"a file with a checksum")
 
+    def load(name):
         def logits(crops):
             bars = crops.mean(axis=(2, 3)).reshape(len(crops), 8, 4).mean(axis=2)[:, :7]
             return {"sure": 6, "silent": 0}[name] * np.eye(7, dtype=np.float32)[bars.argmax(axis=1)]
 
-        return SimpleNamespace(card=SimpleNamespace(emotions=tiny.emotions, image_size=32), logits=logits)
+        emotions = FERPLUS if name == "stranger" else FER2013
+        card = ModelCard(name=name, architecture="lenet", emotions=emotions, image_size=32, data={"name": "bars"})
+        return SimpleNamespace(card=card, logits=logits, path=tmp_path / "model.onnx")
 
-    monkeypatch.setattr(fit, "load_engine", teacher)
+    monkeypatch.setattr(fit, "load_engine", load)
+
+
+def test_teachers_stand_in_for_the_votes(teachers, tiny, tmp_path, monkeypatch):
     true = np.eye(7, dtype=np.float32)[tiny.train.labels]
-    heard = fit.taught(tiny.train, ["sure", "silent"]).distributions
+    heard = fit.taught(tiny.train, fit.teaching(["sure", "silent"], tiny.emotions)).distributions
     np.testing.assert_allclose(heard, softmax(3 * true), rtol=1e-6)
     seen, recipe = [], RECIPE.with_(teachers=["sure"], vote_share=0.25, epochs=1, head_epochs=0)
     batches = fit.Batches
     monkeypatch.setattr(fit, "Batches", lambda *a, **k: seen.append((a[0], k["targets"])) or batches(*a, **k))
-    card = fit.fit(fit.build_model(recipe, emotions=7), tiny, recipe, tmp_path / "run", report=lambda line: None)
+    card = train(recipe, tiny, tmp_path / "run")
     (faces, targets), *_ = seen
     assert targets == "blend" == card.recipe["targets"] and card.recipe["teachers"] == ["sure"]
     np.testing.assert_allclose(faces.distributions, softmax(6 * true), rtol=1e-6)
-    assert card.data["fingerprint"] == tiny.fingerprint
+    assert card.data["fingerprint"] == tiny.fingerprint and card.data["teachers"]["sure"]["data"] == {"name": "bars"}
+
+
+def test_a_run_with_teachers_resumes_to_the_same_end_and_only_with_them(teachers, tiny, tmp_path, monkeypatch):
+    recipe = RECIPE.with_(teachers=["sure", "silent"], epochs=2, head_epochs=0)
+    train(recipe, tiny, tmp_path / "undisturbed")
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(run, "write_history", lambda *_: (_ for _ in ()).throw(Killed))
+        train(recipe, tiny, tmp_path / "killed")
+    assert run.load_progress(tmp_path / "killed").epoch == 1
+    before = (tmp_path / "model.onnx").read_bytes()
+    (tmp_path / "model.onnx").write_bytes(b"trained again")
+    for name, words in (("killed", "unfinished run of another recipe or other data"), ("undisturbed", "finished run")):
+        with pytest.raises(ValueError, match=words):
+            train(recipe, tiny, tmp_path / name)
+    (tmp_path / "model.onnx").write_bytes(before)
+    train(recipe, tiny, tmp_path / "killed")
+    assert_same_end(tmp_path / "undisturbed", tmp_path / "killed")
+
+
+def test_a_teacher_of_other_emotions_is_refused_before_anything_is_written(teachers, tiny, tmp_path):
+    with pytest.raises(ValueError, match=r"the teacher stranger names .*contempt"):
+        train(RECIPE.with_(teachers=["sure", "stranger"]), tiny, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("left", ["checkpoint.npz", "metrics.json"])
+def test_a_run_from_before_a_choice_existed_is_known(left, tiny, tmp_path):
+    """Such as `teachers`: a recipe.json without it means the default."""
+    with claim(tmp_path, RECIPE, tiny):
+        pass
+    choices = json.loads((tmp_path / "recipe.json").read_text())
+    del choices["teachers"]
+    (tmp_path / "recipe.json").write_text(json.dumps(choices))
+    (tmp_path / left).write_text("{}")
+    with claim(tmp_path, RECIPE, tiny) as finished:
+        assert finished == (left == "metrics.json")
+    with pytest.raises(ValueError, match="finished run"), claim(tmp_path, RECIPE.with_(epochs=99), tiny):
+        pass
 
 
 def test_one_seed_gives_one_result(finished, tiny, tmp_path):
@@ -820,11 +867,13 @@ def test_other_backends_train_and_tensorflow_loads(backend, tiny, tmp_path):
 STEPS = {
     "torch": """
 import numpy as np
+from fer_tf.training.torch_speed import quick_torch
 
 def step(model, crops):
     model.compile(optimizer="sgd", loss="mse", run_eagerly=True)  # nothing to wait for but the step itself
     before = [weight.copy() for weight in model.get_weights()]
-    loss = model.train_on_batch(crops, np.ones((2, 7), np.float32))
+    with quick_torch(model):
+        loss = model.train_on_batch(crops, np.ones((2, 7), np.float32))
     changed = any((a != b).any() for a, b in zip(before, model.get_weights()))
     assert np.isfinite(loss) and changed, model.name
 """,
@@ -868,8 +917,11 @@ NORMS = """
 from contextlib import nullcontext
 import keras, numpy as np
 from keras import layers
+from keras.src.backend.torch import nn
 from fer_tf.training.fit import computing_in
-from fer_tf.training.torch_speed import quick_torch
+from fer_tf.training.torch_speed import COPYING, channels_first, quick_torch
+
+copying = getattr(nn, COPYING)  # gone from Keras? Then torch_speed needs another way
 
 def trained(together, precision):
     keras.utils.set_random_seed(0)
@@ -884,9 +936,10 @@ def trained(together, precision):
     with computing_in(model, precision):
         with quick_torch(model) if together else nullcontext():
             assert together == all("call" in vars(layer) for layer in model.layers if "batch" in layer.name)
+            assert getattr(nn, COPYING) is (channels_first if together else copying)
             for _ in range(2):
                 model.train_on_batch(x, x[:, 0, 0, :2])
-    assert not any("call" in vars(layer) for layer in model.layers)
+    assert not any("call" in vars(layer) for layer in model.layers) and getattr(nn, COPYING) is copying
     return [*model.get_weights(), model.predict(x, verbose=0)]
 
 for precision, most in (("float32", 1e-4), ("mixed_bfloat16", 0.05)):

@@ -8,6 +8,7 @@ import pytest
 from conftest import small_options, small_size
 
 from fer_tf import zoo
+from fer_tf.zoo import vit
 
 NAMES = list(zoo.ARCHITECTURES)
 
@@ -57,7 +58,12 @@ def test_the_registry_names_a_layer_with_a_map_and_a_head(name):
         (lambda: zoo.build("vit", emotions=7, image_size=50), ValueError, "take image_size 48 or 54"),
         (lambda: zoo.build("vit", emotions=7, stem="x"), ValueError, "'patches' or 'convolutions', got 'x'"),
         (lambda: zoo.build("vit", emotions=7, stem="convolutions"), ValueError, "patches of 2, 4, 8 ... px, got 6"),
-        (lambda: zoo.build("vgg", emotions=7, weights="none.keras"), FileNotFoundError, "model.keras of a trained vgg"),
+        (lambda: zoo.build("vgg", emotions=7, weights="none.keras"), FileNotFoundError, "model.keras of a trained net"),
+        (
+            lambda: zoo.build("vit", emotions=7, stem="convolutions", patch_size=1),
+            ValueError,
+            "patches of 2, 4, 8 ... px, got 1",
+        ),
         (lambda: zoo.build("swin", emotions=7, image_size=48), ValueError, "a multiple of 32, got 48"),
         (lambda: zoo.build("swin", emotions=7, image_size=40, patch_size=2), ValueError, "a multiple of 16, got 40"),
         (lambda: zoo.build("esr", emotions=7, image_size=53), ValueError, "need image_size 54 or more, got 53"),
@@ -125,9 +131,24 @@ def test_a_trained_network_is_where_one_with_other_emotions_starts(name, tmp_pat
 
 def test_what_a_file_of_weights_cannot_fill_is_named(tmp_path):
     zoo.build("vgg", emotions=7, width=8).save(tmp_path / "model.keras")
-    for name, options in (("vgg", {"width": 16}), ("lenet", {})):
-        with pytest.raises(ValueError, match=rf"model\.keras does not hold the layer \w+ of {name}"):
-            zoo.build(name, emotions=7, weights=str(tmp_path / "model.keras"), **options)
+    for name, options, words in (
+        (
+            "vgg",
+            {"width": 16},
+            r"does not fit vgg as it is built here: conv_1_1 is \[.*16\)\] here and .*8\)\]",
+        ),
+        ("vgg", {"width": 8, "stages": 3}, r"conv_4_1 is not here and \[\(3, 3, 32, 64\)\] there"),
+        ("lenet", {}, "holds vgg: a lenet starts from the model.keras of a trained lenet"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            zoo.build(name, emotions=7, weights=str(tmp_path), **options)
+
+
+def test_a_start_that_scales_pixels_otherwise_is_refused(tmp_path):
+    shape = {"width": 64, "blocks": 4, "heads": 4, "hidden": 256, "patch_size": 8, "dropout": 0.0}
+    vit._build(7, 48, **shape, mean=(0.485, 0.456, 0.406)).save(tmp_path / "model.keras")
+    with pytest.raises(ValueError, match="scales pixels in another way than vit does here"):
+        zoo.build("vit", emotions=7, size="nano", patch_size=8, weights=str(tmp_path / "model.keras"))
 
 
 def test_a_stem_of_convolutions_gives_a_vit_the_same_tokens():

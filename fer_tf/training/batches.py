@@ -2,7 +2,7 @@
 
 What the loss is to find is a recipe's choice `targets`: one of the four ways that Barsoum et al. compare ("Training
 deep networks for facial expression recognition with crowd-sourced label distribution", ICMI 2016), or a blend. All but
-the first need annotators' votes:
+the first need annotators' votes, or what teachers say in place of them:
 
 labels        the label alone; on FER+ as `labels="ferplus-majority"` reads it, this is their majority voting
 distribution  the shares of the votes: their cross-entropy loss
@@ -115,7 +115,7 @@ def _targets(faces: LabelledFaces, targets: str, *, vote_share: float, seed) -> 
     if votes is None:
         raise ValueError(
             f"targets={targets!r} needs annotators' votes, and these faces carry none: load FER+ with "
-            "labels='ferplus-distribution', or train on targets='labels'"
+            "labels='ferplus-distribution', give teachers, or train on targets='labels'"
         )
     if targets == "blend":
         found = (1 - vote_share) * labels + vote_share * votes

@@ -23,8 +23,8 @@ from typing import NamedTuple
 import keras
 import numpy as np
 
-from fer_tf import zoo
-from fer_tf.card import ModelCard
+from fer_tf import paths, zoo
+from fer_tf.card import ModelCard, describe_file
 from fer_tf.data.labelled import LabelledFaces, Splits
 from fer_tf.faces import softmax
 from fer_tf.inference.engine import load_engine
@@ -61,7 +61,8 @@ def fit(
     """Train `model`, select on valid, report test once, leave everything in `run_dir`; returns the card.
 
     A run of the same recipe and data in `run_dir` is resumed, and where it was finished, `model` gets its weights; the
-    folder of another run raises ValueError, and so does a training that diverges. RuntimeError if another process
+    folder of another run raises ValueError, and so does a training that diverges or a teacher of other emotions;
+    FileNotFoundError for a teacher that is not there. RuntimeError if another process
     trains in `run_dir`. `devices` share every batch, on JAX; None takes all accelerators that there are. A run may be
     resumed on another number of them. `report` receives each line of the log, `on_step(done, steps)` each train batch
     of the whole run.
@@ -89,12 +90,15 @@ def fit(
         if not any(_begins(name, prefix) for name in names):
             begin = ", ".join(dict.fromkeys(re.match(r"[^_]+(_\d+(?=_))?", name)[0] for name in names))
             raise ValueError(f"unfreeze: no layer of {recipe.architecture} begins with {prefix!r}; they begin {begin}")
-    with folder.claim(run_dir, recipe, data) as finished:
+    engines = teaching(recipe.teachers, data.emotions)
+    with folder.claim(run_dir, recipe, data, teachers=_about(engines)) as finished:
         if finished:
             model.load_weights(run_dir / "model.keras")
             report(f"{run_dir} holds this very run, finished: it is not trained again")
             return ModelCard.load(run_dir / "card.json")
-        data = replace(data, train=taught(data.train, recipe.teachers))
+        if engines:
+            log(f"{' and '.join(recipe.teachers)} look at {len(data.train):,} train faces", once=True)
+            data = replace(data, train=taught(data.train, engines))
         if len(taken) > 1:
             log(f"{len(taken)} devices share every batch: {', '.join(taken)}")
         with parallel.spread(model, taken):
@@ -116,15 +120,32 @@ def with_settled_targets(recipe: Recipe, train: LabelledFaces) -> Recipe:
     return recipe.with_(targets="labels" if train.distributions is None else "distribution")
 
 
-def taught(train: LabelledFaces, teachers: list[str]) -> LabelledFaces:
-    """Return train with what the teachers say of every face as its distribution: softmax of their mean logits.
+def teaching(teachers: list[str], emotions: tuple[str, ...]) -> list:
+    """Return the engines of teachers by their names, as `Recipe` has them; ValueError for one of other emotions."""
+    engines = []
+    for name in teachers:
+        shipped = len(Path(name).parts) == 1 and not Path(name).suffix
+        engine = load_engine(name if shipped else paths.ROOT / name)
+        if set(engine.card.emotions) != set(emotions) or engine.card.window > 1:
+            raise ValueError(
+                f"the teacher {name} names {', '.join(engine.card.emotions)} of {engine.card.window} frame(s); the "
+                f"faces are single pictures labelled {', '.join(emotions)}"
+            )
+        engines.append(engine)
+    return engines
 
-    Without teachers it stays as it is.
-    """
-    if not teachers:
-        return train
-    engines = [load_engine(name) for name in teachers]
+
+def taught(train: LabelledFaces, engines: list) -> LabelledFaces:
+    """Return train with what teachers say of each face as its distribution: softmax of their mean calibrated logits."""
     return replace(train, distributions=softmax(evaluate.predict(engines, train)))
+
+
+def _about(engines: list) -> dict:
+    """Return what tells teachers from others: name -> checksum of the file, and the data that it learned from."""
+    return {
+        engine.card.name: {"sha256": describe_file(engine.path)["sha256"], "data": engine.card.data}
+        for engine in engines
+    }
 
 
 class Phase(NamedTuple):

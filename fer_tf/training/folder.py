@@ -31,8 +31,10 @@ def keras_file(path: Path) -> Path:
 
 
 @contextmanager
-def claim(run_dir: Path, recipe: Recipe, data: Splits):
+def claim(run_dir: Path, recipe: Recipe, data: Splits, *, teachers: dict | None = None):
     """Make the folder and hold it while the context lasts; write recipe.json and data.json.
+
+    `teachers`, what `data.json` says of them, belong to the run as its data do.
 
     Yields whether it holds this very run, finished: then there is nothing to do. Raises ValueError for a file, another
     finished run's folder and another run's of which an epoch is finished, RuntimeError for a folder that another
@@ -44,29 +46,40 @@ def claim(run_dir: Path, recipe: Recipe, data: Splits):
             left.unlink()
         if is_finished(run_dir):
             (run_dir / "checkpoint.npz").unlink(missing_ok=True)  # a kill may have come before fit did it
-        papers = _papers(recipe, data)
-        if is_finished(run_dir) and papers == {name: _read(run_dir / name) for name in papers}:
+        described = {"name": data.name, "fingerprint": data.fingerprint, "terms": data.terms}
+        described |= {"teachers": teachers} if teachers else {}
+        papers = {"recipe.json": recipe.to_dict(), "data.json": described}
+        if is_finished(run_dir) and all(_holds(run_dir / name, values) for name, values in papers.items()):
             yield True
             return
         refuse_finished(run_dir)
-        for name, text in papers.items():
-            if (run_dir / "checkpoint.npz").exists() and _read(run_dir / name) not in ("", text):
+        for name, values in papers.items():
+            path = run_dir / name
+            if (run_dir / "checkpoint.npz").exists() and path.exists() and not _holds(path, values):
                 raise ValueError(
                     f"{run_dir} holds an unfinished run of another recipe or other data; give another folder"
                 )
-            write_atomically(run_dir / name, text.encode())
+            write_atomically(path, (json.dumps(values, indent=2, ensure_ascii=False) + "\n").encode())
         yield False
 
 
-def _papers(recipe: Recipe, data: Splits) -> dict[str, str]:
-    """Return what tells one run from another: file name -> text."""
-    described = {"name": data.name, "fingerprint": data.fingerprint, "terms": data.terms}
-    papers = {"recipe.json": recipe.to_dict(), "data.json": described}
-    return {name: json.dumps(values, indent=2, ensure_ascii=False) + "\n" for name, values in papers.items()}
+def same_recipe(known: dict, recipe: Recipe) -> bool:
+    """Tell whether choices as a file has them are these; one that was made before a choice existed has its default."""
+    try:
+        return Recipe.from_dict(known) == recipe
+    except ValueError:
+        return False
 
 
-def _read(path: Path) -> str:
-    return path.read_text(encoding="utf-8") if path.exists() else ""
+def _holds(path: Path, values: dict) -> bool:
+    """Tell whether a paper of a run says this."""
+    try:
+        known = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    if path.name == "recipe.json":
+        return isinstance(known, dict) and same_recipe(known, Recipe.from_dict(values))
+    return known == values
 
 
 @contextmanager

@@ -57,9 +57,9 @@ class Recipe:
                        in the ways that `batches` describes), or "auto": "distribution" where train carries votes, else
                        "labels"; a run's recipe.json and card say which it was
     vote_share         of "blend": what the votes weigh beside the label
-    teachers           trained models, as `load_engine` takes them: what the mean of their logits says of a train face,
-                       unchanged, stands in for votes, so that "auto" is "blend" (Hinton, Vinyals and Dean, "Distilling
-                       the knowledge in a neural network", 2015)
+    teachers           names of shipped models, or folders and .onnx files relative to the project: what the mean of
+                       their calibrated logits says of a train face, unchanged, takes the place of votes, so that "auto"
+                       is "blend" (Hinton, Vinyals and Dean, "Distilling the knowledge in a neural network", 2015)
     mixup              alpha of the Beta distribution by which train images and targets are mixed in pairs; 0: not
     ema                decay, per step, of the moving average of the weights that is judged and kept; 0: no average
     precision          "float32", or "mixed_bfloat16": training computes in bfloat16, weights stay float32; what is
@@ -137,6 +137,7 @@ class Recipe:
             _check(all(isinstance(one, str) and one for one in value), name, expected, value)
         heard = not self.teachers or self.targets != "labels"
         _check(heard, "targets", "auto, blend or another that looks at votes, where there are teachers", self.targets)
+        _check(self.vote_share > 0 or not self.teachers, "vote_share", "above 0 with teachers", self.vote_share)
         zoo.architecture(self.architecture)
         taken = {"emotions", *(f.name for f in fields(self))} & set(self.options)
         _check(not taken, "options", "the architecture's own, set the recipe's choices beside them", self.options)

@@ -14,6 +14,7 @@ from fer_tf.inference.alone import measure_alone
 from fer_tf.inference.benchmark import host
 from fer_tf.training.compare import Run
 from fer_tf.training.evaluate import Report, headline, reports
+from fer_tf.training.folder import same_recipe
 from fer_tf.training.recipe import Recipe
 
 
@@ -86,7 +87,7 @@ def _seeds(cards: list[ModelCard], own: dict[str, Report], data: Splits, others:
     found = {known["seed"]: {s: {n: getattr(report, n) for n in names} for s, report in own.items()}}
     for run in others:
         theirs = run.card.recipe
-        same = Recipe.from_dict(theirs | {"seed": 0}) == Recipe.from_dict(known | {"seed": 0})
+        same = same_recipe(theirs | {"seed": 0}, Recipe.from_dict(known | {"seed": 0}))
         if not same or run.card.data.get("fingerprint") != data.fingerprint:
             raise ValueError(f"{run.folder} was trained by another recipe than {cards[0].name}, or on other data")
         if theirs["seed"] in found:

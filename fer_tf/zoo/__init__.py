@@ -79,8 +79,9 @@ def build(name: str, *, emotions: int, image_size: int | None = None, weights: s
 
     emotions    number of logits
     image_size  32 to 256 px; the architecture's default if None
-    weights     None for random ones; a trained `.keras` file of this architecture, relative to the project, whose
-                backbone is taken; or what the architecture takes besides ("imagenet", a `.weights.h5` file)
+    weights     None for random ones; a trained `.keras` file of this architecture or its folder, relative to the
+                project, whose backbone is taken; or what the architecture takes besides ("imagenet", a `.weights.h5`
+                file; a cnn_lstm takes its frame network)
     options     the architecture's own, such as `dropout`; an unknown one, or one of the wrong kind, raises ValueError
 
     Raises FileNotFoundError for a file that is not there, ValueError for one that holds another network.
@@ -98,26 +99,55 @@ def build(name: str, *, emotions: int, image_size: int | None = None, weights: s
         if not _fits(value, known[option]):
             expected = EXPECTED[type(known[option])]
             raise ValueError(f"{name}'s {option} must be {expected}, such as {known[option]}, got {value!r}")
-    taught = weights if weights and weights.endswith(".keras") and found.window == 1 else None
-    start = None if taught else weights
+    trained = _trained_file(weights) if found.window == 1 else None
+    start = None if trained else weights
     model = module.build(emotions=emotions, image_size=size, weights=start, **found.options, **options)
-    if taught:
-        path = paths.ROOT / taught  # an absolute path stays itself
-        if not path.is_file():
-            raise FileNotFoundError(f"no weights at {path}: expected the model.keras of a trained {name}")
-        copy_backbone(load_model(path), model, source=taught)
+    if trained:
+        source = load_model(trained)
+        if source.name != model.name:
+            raise ValueError(f"{trained} holds {source.name}: a {name} starts from the model.keras of a trained {name}")
+        copy_backbone(source, model, path=trained)
     return model
 
 
-def copy_backbone(trained, model, *, source: str) -> None:
-    """Copy weights into the backbone layers of the same names; ValueError names the layer that `source` cannot fill."""
-    known = {layer.name: layer for layer in trained.layers}
-    for layer in backbone_layers(model):
+def copy_backbone(source, model, *, path) -> None:
+    """Copy weights into the backbone layers of the same names; `source` came from `path`.
+
+    Raises ValueError that names the first layer which only one of the two has, or each in another shape, and one for
+    pixels that are scaled in another way.
+    """
+    theirs, ours = ({layer.name: layer for layer in backbone_layers(one)} for one in (source, model))
+    for name in [*ours, *theirs]:
+        here, there = (_shapes(layers.get(name)) for layers in (ours, theirs))
+        if here != there:
+            told = f"{name} is {here or 'not'} here and {there or 'not'} there"
+            raise ValueError(f"{path} does not fit {model.name} as it is built here: {told}")
+    if "rescale" in theirs and "rescale" in ours:
+        here, there = (layers["rescale"].get_config() for layers in (ours, theirs))
+        if (here["scale"], here["offset"]) != (there["scale"], there["offset"]):
+            raise ValueError(
+                f"{path} scales pixels in another way than {model.name} does here: start from another file"
+            )
+    for name, layer in ours.items():
         if layer.weights:
-            try:
-                layer.set_weights(known[layer.name].get_weights())
-            except (KeyError, ValueError) as error:
-                raise ValueError(f"{source} does not hold the layer {layer.name} of {model.name}: {error}") from error
+            layer.set_weights(theirs[name].get_weights())
+
+
+def _shapes(layer) -> list:
+    """Return the shapes of a layer's weights; none of no layer."""
+    return [tuple(weight.shape) for weight in layer.weights] if layer else []
+
+
+def _trained_file(weights) -> Path | None:
+    """Return the `.keras` file that weights name, itself or in a run's folder; None where they are of another kind."""
+    if not weights:
+        return None
+    path = paths.ROOT / weights  # an absolute path stays itself
+    if (path / "model.keras").is_file():
+        return path / "model.keras"
+    if path.suffix == ".keras" and not path.is_file():
+        raise FileNotFoundError(f"no weights at {path}: expected the model.keras of a trained network")
+    return path if path.suffix == ".keras" else None
 
 
 def load_model(path: Path):

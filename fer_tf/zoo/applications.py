@@ -16,7 +16,7 @@ def load_weights(backbone: keras.Model, weights: str | None, *, make, image_size
     """
     if weights is None:
         return
-    zoo.copy_backbone(_pretrained(weights, make, (image_size, image_size, 3)), backbone, source=weights)
+    zoo.copy_backbone(_pretrained(weights, make, (image_size, image_size, 3)), backbone, path=weights)
 
 
 def dropout_head(features: keras.KerasTensor, *, emotions: int, dropout: float) -> keras.KerasTensor:

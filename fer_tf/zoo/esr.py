@@ -45,7 +45,7 @@ def build(
     Raises ValueError for an image_size of which the convolutions, mostly without padding, leave nothing.
     """
     if weights is not None:
-        raise ValueError(f"esr has no pretrained weights; leave `weights` empty (got {weights!r})")
+        raise ValueError(f"esr has no pretrained weights: leave it empty, or give a trained one (got {weights!r})")
     if _last_side(image_size) < 1:
         smallest = next(size for size in count(image_size) if _last_side(size) >= 1)
         raise ValueError(f"esr's convolutions without padding need image_size {smallest} or more, got {image_size}")

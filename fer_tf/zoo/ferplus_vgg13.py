@@ -24,7 +24,9 @@ def build(
     head_dropout  after both hidden layers
     """
     if weights is not None:
-        raise ValueError(f"ferplus_vgg13 has no pretrained weights; leave `weights` empty (got {weights!r})")
+        raise ValueError(
+            f"ferplus_vgg13 has no pretrained weights: leave it empty, or take a trained one (got {weights!r})"
+        )
 
     # --- preprocessing ---
     crops, x = grey_crops(image_size, channels=1)

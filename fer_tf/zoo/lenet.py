@@ -14,7 +14,7 @@ from fer_tf.zoo.grey import grey_crops
 def build(*, emotions: int, image_size: int, weights: None = None, filters=(32, 64, 120), dense=84, dropout=0.3):
     """Return LeNet: RGB 0..255 (n, image_size, image_size, 3) -> logits (n, emotions)."""
     if weights is not None:
-        raise ValueError(f"lenet has no pretrained weights; leave `weights` empty (got {weights!r})")
+        raise ValueError(f"lenet has no pretrained weights: leave it empty, or give a trained one (got {weights!r})")
 
     # --- preprocessing ---
     crops, x = grey_crops(image_size, channels=1)

@@ -19,7 +19,7 @@ def build(*, emotions: int, image_size: int, weights: None = None, width=64, sta
     dense   units of the hidden layer
     """
     if weights is not None:
-        raise ValueError(f"vgg has no pretrained weights; leave `weights` empty (got {weights!r})")
+        raise ValueError(f"vgg has no pretrained weights: leave it empty, or give a trained one (got {weights!r})")
 
     # --- preprocessing ---
     crops, x = grey_crops(image_size, channels=1)

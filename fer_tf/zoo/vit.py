@@ -72,9 +72,9 @@ def build(
     if weights is not None:
         from fer_tf.zoo.vit_checkpoint import read_checkpoint
 
-        checkpoint = read_checkpoint(weights)
         if stem != "patches":
             raise ValueError(f"a checkpoint has its own stem: leave stem 'patches', got {stem!r}")
+        checkpoint = read_checkpoint(weights)
         model = _build(emotions, image_size, dropout=dropout, **checkpoint.shape)
         checkpoint.load_into(model)
         return model
@@ -160,7 +160,7 @@ def _build(
 def _convolutions(x, width: int, patch_size: int):
     """Return (n, side, side, width): the side is halved by every second convolution, the channels end at `width`."""
     halvings = patch_size.bit_length() - 1
-    if patch_size != 2**halvings:
+    if patch_size != 2**halvings or not halvings:
         raise ValueError(f"a stem of convolutions needs patches of 2, 4, 8 ... px, got {patch_size}")
     for k in range(1, halvings + 1):
         filters = max(width // 2 ** (halvings - k), 8)
