@@ -20,6 +20,8 @@ from fer_tf.inference.engine import load_engine
 from fer_tf.inference.video import infer_image
 from fer_tf.training import results
 from fer_tf.training.compare import count_parameters
+from fer_tf.training.folder import same_recipe
+from fer_tf.training.recipe import RECIPES, Recipe
 
 README = (paths.ROOT / "README.md").read_text(encoding="utf-8")
 CARDS = sorted(paths.MODELS.glob("*/card.json"))
@@ -37,7 +39,19 @@ RESULT_HEAD = (
     "ECE, before",
     "one face",
     "seeds",
+    "recipe",
+    "date",
 )
+
+
+def recipe_name(row: dict) -> str:
+    """Return the name of the package's recipe that a model was trained by; nothing for an ensemble."""
+    if row["recipe"] is None:
+        return ""
+    known = {path.stem: Recipe.load(path) for path in RECIPES.glob("*.toml")}
+    asked = {name: {"targets": "auto"} if recipe.targets == "auto" else {} for name, recipe in known.items()}
+    (name,) = [name for name, recipe in known.items() if same_recipe(row["recipe"] | asked[name], recipe)]
+    return f"`{name}`"
 
 
 def seeds(row: dict) -> str:
@@ -81,6 +95,8 @@ def result_tables() -> str:
                 f"{100 * test['ece']:.1f} %" + (f", {100 * before:.1f} %" if before is not None else ""),
                 f"{row['cpu_ms']:.1f} ms" if row["cpu_ms"] is not None else "",
                 seeds(row),
+                recipe_name(row),
+                row["date"],
             ]
             lines.append(f"| {' | '.join(cells)} |")
         lines.append("")
