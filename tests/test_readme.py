@@ -101,7 +101,7 @@ def result_tables() -> str:
             lines.append(f"| {' | '.join(cells)} |")
         lines.append("")
     peers = json.loads((paths.ROOT / "reports" / "peers.json").read_text(encoding="utf-8"))
-    lines += ["Networks that come inside other packages, on the same rows (`benchmarks/peers`):", ""]
+    lines += ["Networks that come inside other packages, on FER2013's test rows (`benchmarks/peers`):", ""]
     lines += ["| package | network | accuracy | clean rows | macro-F1 |", "|---|---|---:|---:|---:|"]
     for package, peer in peers.items():
         assert (peer["n"], peer["n_clean"]) == (3589, 3275)
