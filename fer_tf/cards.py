@@ -31,7 +31,7 @@ SOURCES = {  # how a data set's name begins -> where it is from, and what is kno
 }
 SOURCES["ferplus"] = (
     f"{SOURCES['fer2013'][0]} Labelled again by ten annotators a face (FER+, Barsoum et al. 2016).",
-    "Annotators disagree on many faces: the label is the majority's, the votes say how large it was.",
+    "Annotators disagree on many faces: the label is that of most votes, and the votes say how many that were.",
 )
 
 

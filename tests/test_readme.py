@@ -63,7 +63,10 @@ def seeds(row: dict) -> str:
     return f"{numbers}: {np.mean(found):.2f} ± {np.std(found, ddof=1):.2f} %"
 
 
-TITLES = {"ferplus-distribution": "FER+, taught by its votes, judged where most voters agree"}
+TITLES = {
+    "fer2013": "FER2013's labels",
+    "ferplus-distribution": "FER+: trained on the shares of the votes, judged on majority rows",
+}
 
 
 PEER = ("accuracy", "accuracy_clean", "macro_f1")

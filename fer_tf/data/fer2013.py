@@ -74,7 +74,7 @@ def ferplus(votes: np.ndarray, rule: str) -> tuple[np.ndarray, np.ndarray, np.nd
                   those for unknown and NF (no face) included: 25,060 / 3,199 / 3,153 rows (Barsoum et al. 2016)
     argmax        a row stays if the column with most votes is an emotion; of equals the first column counts:
                   28,389 / 3,553 / 3,546 rows
-    distribution  those of argmax, to be trained on the distribution
+    distribution  those of argmax, to be trained on the distribution; of valid and test `readers.load` keeps majority's
 
     Returns rows int64 (m,), labels int64 (m,) and distributions float32 (m, 8): the votes for the emotions, normalised;
     labels and columns in the order of `labels.FERPLUS`.

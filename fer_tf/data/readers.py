@@ -41,7 +41,8 @@ def load(
                    AffectNet's, see `affectnet.read_affectnet`
     labels         whose labels a CSV gets, one of `LABELS`; "auto" is fer2013, for "ferplus" ferplus-majority;
                    "fer2013-votes" are FER2013's with the distribution of FER+'s votes beside them;
-                   "ferplus-distribution" has the train rows of argmax with their votes, and is judged on majority's
+                   "ferplus-distribution": train has the rows of ferplus-argmax with their votes, valid and test those
+                   of ferplus-majority (for the rules see `fer2013.ferplus`)
     image_size     side in pixels to which faces are drawn and folders are read; FER2013's stay at 48 (`crops` resizes)
     seed           of the drawing, of splits that the data set lacks, and of `limit`
     limit          at most so many rows per split, every emotion in proportion, for a quick run

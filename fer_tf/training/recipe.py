@@ -48,7 +48,8 @@ class Recipe:
     dataset, labels,   what `fer_tf.data.readers.load` takes; dataset is empty where the caller brings the data. The
     data_seed          seed of the data is not that of the training: runs of several seeds share their faces
     architecture       a name of `fer_tf.zoo.ARCHITECTURES`; `options` are its own, such as dropout
-    weights            None, "imagenet" or a file: what the backbone starts from
+    weights            what the backbone starts from: None, "imagenet", a file, or a trained network of this
+                       architecture, as `zoo.build` has it
     notice             origin and licence of these weights; it goes into the card
     unfreeze           which backbone layers the fine phase trains, by how their names begin, such as ["conv4", "conv5"]
                        of resnet50; empty is all
@@ -57,9 +58,10 @@ class Recipe:
                        in the ways that `batches` describes), or "auto": "distribution" where train carries votes, else
                        "labels"; a run's recipe.json and card say which it was
     vote_share         of "blend": what the votes weigh beside the label
-    teachers           names of shipped models, or folders and .onnx files relative to the project: what the mean of
-                       their calibrated logits says of a train face, unchanged, takes the place of votes, so that "auto"
-                       is "blend" (Hinton, Vinyals and Dean, "Distilling the knowledge in a neural network", 2015)
+    teachers           shipped models by name, or folders and .onnx files relative to the project. Each train face is
+                       shown to them once, without augmentation; softmax of their mean calibrated logits takes the place
+                       of votes, and "auto" then means "blend" (Hinton, Vinyals and Dean, "Distilling the knowledge in a
+                       neural network", 2015)
     mixup              alpha of the Beta distribution by which train images and targets are mixed in pairs; 0: not
     ema                decay, per step, of the moving average of the weights that is judged and kept; 0: no average
     precision          "float32", or "mixed_bfloat16": training computes in bfloat16, weights stay float32; what is
