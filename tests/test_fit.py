@@ -919,7 +919,7 @@ import keras, numpy as np
 from keras import layers
 from keras.src.backend.torch import nn
 from fer_tf.training.fit import computing_in
-from fer_tf.training.torch_speed import COPYING, channels_first, quick_torch
+from fer_tf.training.torch_speed import COPYING, channels_first, quick_torch, without_gradients
 
 copying = getattr(nn, COPYING)  # gone from Keras? Then torch_speed needs another way
 
@@ -940,6 +940,9 @@ def trained(together, precision):
             for _ in range(2):
                 model.train_on_batch(x, x[:, 0, 0, :2])
     assert not any("call" in vars(layer) for layer in model.layers) and getattr(nn, COPYING) is copying
+    assert model(x, training=True).requires_grad
+    with without_gradients():
+        assert not model(x, training=True).requires_grad
     return [*model.get_weights(), model.predict(x, verbose=0)]
 
 for precision, most in (("float32", 1e-4), ("mixed_bfloat16", 0.05)):

@@ -33,7 +33,7 @@ from fer_tf.training.augment import Mix, Rows, augmentation_layers
 from fer_tf.training.batches import Batches, Crops, balanced_weights, resident
 from fer_tf.training.recipe import Recipe
 from fer_tf.training.run import Progress
-from fer_tf.training.torch_speed import quick_torch
+from fer_tf.training.torch_speed import quick_torch, without_gradients
 
 logger = logging.getLogger(__name__)
 
@@ -282,7 +282,8 @@ def averaged(trainer: keras.Model, stage: keras.Model, train: LabelledFaces, rec
         for done, part in enumerate(parts):
             for norm in norms:
                 norm.momentum = done / (done + 1)  # so the statistics become the mean over all parts
-            stage(train.crops(stage.input_shape[-2], part), training=True)
+            with without_gradients():
+                stage(train.crops(stage.input_shape[-2], part), training=True)
         yield
     finally:
         for norm, momentum in zip(norms, momenta, strict=True):

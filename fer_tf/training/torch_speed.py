@@ -44,6 +44,21 @@ def quick_torch(model: keras.Model):
             vars(norm).pop("call", None)
 
 
+@contextmanager
+def without_gradients():
+    """Have PyTorch keep nothing for a backward pass that will not come.
+
+    What it keeps of a forward pass waits for Python's collector of cycles: 17 GB of 50 batches, with a small ViT.
+    """
+    if keras.backend.backend() != "torch":
+        yield
+        return
+    import torch
+
+    with torch.no_grad():
+        yield
+
+
 def channels_first(inputs):
     """Return (n, h, w, c) as (n, c, h, w), or the like in one or three dimensions, without touching memory."""
     return inputs.movedim(-1, 1)
