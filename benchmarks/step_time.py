@@ -17,16 +17,9 @@ from fer_tf.data.readers import load
 from fer_tf.inference.benchmark import host
 from fer_tf.training.augment import Rows, augmentation_layers
 from fer_tf.training.batches import Batches, resident
-from fer_tf.training.fit import (
-    build_model,
-    computing_in,
-    prepare,
-    taught,
-    teaching,
-    with_augmentation,
-    with_settled_targets,
-)
+from fer_tf.training.fit import build_model, computing_in, prepare, with_augmentation, with_settled_targets
 from fer_tf.training.recipe import find_recipe
+from fer_tf.training.teachers import find_teachers, taught
 from fer_tf.training.torch_speed import quick_torch
 
 
@@ -38,9 +31,8 @@ def main() -> None:
     given = parser.parse_args()
     recipe = find_recipe(given.recipe)
     data = load(recipe.dataset, labels=recipe.labels)
-    recipe, train = with_settled_targets(recipe, data.train), data.train
-    if recipe.teachers:
-        train = taught(train, teaching(recipe.teachers, data.emotions))
+    recipe = with_settled_targets(recipe, data.train)
+    train = taught(data.train, find_teachers(recipe.teachers, data.emotions))
     model = build_model(recipe, emotions=len(data.emotions))
     images = resident(train, model.input_shape[-2])
     rows, layers = None if images is None else Rows(images), augmentation_layers(recipe.augmentation)

@@ -209,9 +209,9 @@ def _check_folder(folder: Path, grid: Grid) -> None:
     known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     for name in asked:
         begun = is_finished(folder / name) or (folder / name / "checkpoint.npz").exists()
-        before = known.get(name, {"limit": None, "recipe": {}})
-        same = before["limit"] == grid.limit and same_recipe(before["recipe"], grid.recipes[name])
-        if begun and not (name in known and same):
+        before = known.get(name)
+        same = before and before["limit"] == grid.limit and same_recipe(before["recipe"], grid.recipes[name])
+        if begun and not same:
             raise ValueError(
                 f"{folder / name} was trained by other choices than this grid's: name another --run-dir, rename the "
                 "recipe in the grid, or delete that folder"

@@ -20,7 +20,7 @@ from fer_tf.card import ModelCard
 from fer_tf.data.labelled import LabelledClips, Splits
 from fer_tf.faces import softmax
 from fer_tf.labels import FER2013, FERPLUS
-from fer_tf.training import fit, run
+from fer_tf.training import fit, run, teachers
 from fer_tf.training.augment import Mix, RandomShift, RandomTurn, Rows, augmentation_layers
 from fer_tf.training.batches import Batches, balanced_weights, resident
 from fer_tf.training.evaluate import report
@@ -417,7 +417,7 @@ def test_votes_are_the_targets_where_the_data_carry_them(tiny, tmp_path, votes, 
 
 
 @pytest.fixture
-def teachers(tmp_path, monkeypatch):
+def class_room(tmp_path, monkeypatch):
     """Engines by name: "sure" of the brightest bar, "silent"; "stranger" names other emotions."""
     (tmp_path / "model.onnx").write_bytes(b"a file with a checksum")
 
@@ -430,12 +430,12 @@ def teachers(tmp_path, monkeypatch):
         card = ModelCard(name=name, architecture="lenet", emotions=emotions, image_size=32, data={"name": "bars"})
         return SimpleNamespace(card=card, logits=logits, path=tmp_path / "model.onnx")
 
-    monkeypatch.setattr(fit, "load_engine", load)
+    monkeypatch.setattr(teachers, "load_engine", load)
 
 
-def test_teachers_stand_in_for_the_votes(teachers, tiny, tmp_path, monkeypatch):
+def test_teachers_stand_in_for_the_votes(class_room, tiny, tmp_path, monkeypatch):
     true = np.eye(7, dtype=np.float32)[tiny.train.labels]
-    heard = fit.taught(tiny.train, fit.teaching(["sure", "silent"], tiny.emotions)).distributions
+    heard = teachers.taught(tiny.train, teachers.find_teachers(["sure", "silent"], tiny.emotions)).distributions
     np.testing.assert_allclose(heard, softmax(3 * true), rtol=1e-6)
     seen, recipe = [], RECIPE.with_(teachers=["sure"], vote_share=0.25, epochs=1, head_epochs=0)
     batches = fit.Batches
@@ -447,7 +447,7 @@ def test_teachers_stand_in_for_the_votes(teachers, tiny, tmp_path, monkeypatch):
     assert card.data["fingerprint"] == tiny.fingerprint and card.data["teachers"]["sure"]["data"] == {"name": "bars"}
 
 
-def test_a_run_with_teachers_resumes_to_the_same_end_and_only_with_them(teachers, tiny, tmp_path, monkeypatch):
+def test_a_run_with_teachers_resumes_to_the_same_end_and_only_with_them(class_room, tiny, tmp_path, monkeypatch):
     recipe = RECIPE.with_(teachers=["sure", "silent"], epochs=2, head_epochs=0)
     train(recipe, tiny, tmp_path / "undisturbed")
     with monkeypatch.context() as patch, pytest.raises(Killed):
@@ -464,7 +464,7 @@ def test_a_run_with_teachers_resumes_to_the_same_end_and_only_with_them(teachers
     assert_same_end(tmp_path / "undisturbed", tmp_path / "killed")
 
 
-def test_a_teacher_of_other_emotions_is_refused_before_anything_is_written(teachers, tiny, tmp_path):
+def test_a_teacher_of_other_emotions_is_refused_before_anything_is_written(class_room, tiny, tmp_path):
     with pytest.raises(ValueError, match=r"the teacher stranger names .*contempt"):
         train(RECIPE.with_(teachers=["sure", "stranger"]), tiny, tmp_path / "run")
     assert not (tmp_path / "run").exists()

@@ -23,12 +23,10 @@ from typing import NamedTuple
 import keras
 import numpy as np
 
-from fer_tf import paths, zoo
-from fer_tf.card import ModelCard, describe_file
+from fer_tf import zoo
+from fer_tf.card import ModelCard
 from fer_tf.data.labelled import LabelledFaces, Splits
-from fer_tf.faces import softmax
-from fer_tf.inference.engine import load_engine
-from fer_tf.training import evaluate, folder, parallel, run
+from fer_tf.training import evaluate, folder, parallel, run, teachers
 from fer_tf.training.augment import Mix, Rows, augmentation_layers
 from fer_tf.training.batches import Batches, Crops, balanced_weights, resident
 from fer_tf.training.recipe import Recipe
@@ -62,10 +60,9 @@ def fit(
 
     A run of the same recipe and data in `run_dir` is resumed, and where it was finished, `model` gets its weights; the
     folder of another run raises ValueError, and so does a training that diverges or a teacher of other emotions;
-    FileNotFoundError for a teacher that is not there. RuntimeError if another process
-    trains in `run_dir`. `devices` share every batch, on JAX; None takes all accelerators that there are. A run may be
-    resumed on another number of them. `report` receives each line of the log, `on_step(done, steps)` each train batch
-    of the whole run.
+    FileNotFoundError for a teacher that is not there. RuntimeError if another process trains in `run_dir`. `devices`
+    share every batch, on JAX; None takes all accelerators that there are. A run may be resumed on another number of
+    them. `report` receives each line of the log, `on_step(done, steps)` each train batch of the whole run.
     """
     taken = parallel.choose(devices)
     recipe = with_settled_targets(recipe, data.train)
@@ -90,15 +87,15 @@ def fit(
         if not any(_begins(name, prefix) for name in names):
             begin = ", ".join(dict.fromkeys(re.match(r"[^_]+(_\d+(?=_))?", name)[0] for name in names))
             raise ValueError(f"unfreeze: no layer of {recipe.architecture} begins with {prefix!r}; they begin {begin}")
-    engines = teaching(recipe.teachers, data.emotions)
-    with folder.claim(run_dir, recipe, data, teachers=_about(engines)) as finished:
+    heard = teachers.find_teachers(recipe.teachers, data.emotions)
+    with folder.claim(run_dir, recipe, data, teachers=teachers.described(heard)) as finished:
         if finished:
             model.load_weights(run_dir / "model.keras")
             report(f"{run_dir} holds this very run, finished: it is not trained again")
             return ModelCard.load(run_dir / "card.json")
-        if engines:
-            log(f"{' and '.join(recipe.teachers)} look at {len(data.train):,} train faces", once=True)
-            data = replace(data, train=taught(data.train, engines))
+        if heard:
+            log(f"{' and '.join(recipe.teachers)}: a look at {len(data.train):,} train faces", once=True)
+            data = replace(data, train=teachers.taught(data.train, heard))
         if len(taken) > 1:
             log(f"{len(taken)} devices share every batch: {', '.join(taken)}")
         with parallel.spread(model, taken):
@@ -118,34 +115,6 @@ def with_settled_targets(recipe: Recipe, train: LabelledFaces) -> Recipe:
     if recipe.teachers:
         return recipe.with_(targets="blend")
     return recipe.with_(targets="labels" if train.distributions is None else "distribution")
-
-
-def teaching(teachers: list[str], emotions: tuple[str, ...]) -> list:
-    """Return the engines of teachers by their names, as `Recipe` has them; ValueError for one of other emotions."""
-    engines = []
-    for name in teachers:
-        shipped = len(Path(name).parts) == 1 and not Path(name).suffix
-        engine = load_engine(name if shipped else paths.ROOT / name)
-        if set(engine.card.emotions) != set(emotions) or engine.card.window > 1:
-            raise ValueError(
-                f"the teacher {name} names {', '.join(engine.card.emotions)} of {engine.card.window} frame(s); the "
-                f"faces are single pictures labelled {', '.join(emotions)}"
-            )
-        engines.append(engine)
-    return engines
-
-
-def taught(train: LabelledFaces, engines: list) -> LabelledFaces:
-    """Return train with what teachers say of each face as its distribution: softmax of their mean calibrated logits."""
-    return replace(train, distributions=softmax(evaluate.predict(engines, train)))
-
-
-def _about(engines: list) -> dict:
-    """Return what tells teachers from others: name -> checksum of the file, and the data that it learned from."""
-    return {
-        engine.card.name: {"sha256": describe_file(engine.path)["sha256"], "data": engine.card.data}
-        for engine in engines
-    }
 
 
 class Phase(NamedTuple):
@@ -279,10 +248,10 @@ def averaged(trainer: keras.Model, stage: keras.Model, train: LabelledFaces, rec
         type(trainer.optimizer).finalize_variable_values(trainer.optimizer, trainer.trainable_variables)
         for variable, value in zip(trainer.trainable_variables, _values(trainer.trainable_variables), strict=True):
             variable.assign(value)  # a copy: JAX frees what `predict` is given, and that was the average itself
-        for done, part in enumerate(parts):
-            for norm in norms:
-                norm.momentum = done / (done + 1)  # so the statistics become the mean over all parts
-            with without_gradients():
+        with without_gradients():
+            for done, part in enumerate(parts):
+                for norm in norms:
+                    norm.momentum = done / (done + 1)  # so the statistics become the mean over all parts
                 stage(train.crops(stage.input_shape[-2], part), training=True)
         yield
     finally:

@@ -48,18 +48,15 @@ def claim(run_dir: Path, recipe: Recipe, data: Splits, *, teachers: dict | None 
             (run_dir / "checkpoint.npz").unlink(missing_ok=True)  # a kill may have come before fit did it
         described = {"name": data.name, "fingerprint": data.fingerprint, "terms": data.terms}
         described |= {"teachers": teachers} if teachers else {}
-        papers = {"recipe.json": recipe.to_dict(), "data.json": described}
-        if is_finished(run_dir) and all(_holds(run_dir / name, values) for name, values in papers.items()):
+        same = same_recipe(_read(run_dir / "recipe.json"), recipe) and _read(run_dir / "data.json") == described
+        if is_finished(run_dir) and same:
             yield True
             return
         refuse_finished(run_dir)
-        for name, values in papers.items():
-            path = run_dir / name
-            if (run_dir / "checkpoint.npz").exists() and path.exists() and not _holds(path, values):
-                raise ValueError(
-                    f"{run_dir} holds an unfinished run of another recipe or other data; give another folder"
-                )
-            write_atomically(path, (json.dumps(values, indent=2, ensure_ascii=False) + "\n").encode())
+        if (run_dir / "checkpoint.npz").exists() and not same:
+            raise ValueError(f"{run_dir} holds an unfinished run of another recipe or other data; give another folder")
+        for name, values in (("recipe.json", recipe.to_dict()), ("data.json", described)):
+            write_atomically(run_dir / name, (json.dumps(values, indent=2, ensure_ascii=False) + "\n").encode())
         yield False
 
 
@@ -71,15 +68,12 @@ def same_recipe(known: dict, recipe: Recipe) -> bool:
         return False
 
 
-def _holds(path: Path, values: dict) -> bool:
-    """Tell whether a paper of a run says this."""
+def _read(path: Path) -> dict:
+    """Return what a paper of a run says; nothing where it is missing or damaged."""
     try:
-        known = json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return False
-    if path.name == "recipe.json":
-        return isinstance(known, dict) and same_recipe(known, Recipe.from_dict(values))
-    return known == values
+        return {}
 
 
 @contextmanager

@@ -145,8 +145,7 @@ def _trained_file(weights) -> Path | None:
     path = paths.ROOT / weights  # an absolute path stays itself
     if (path / "model.keras").is_file():
         return path / "model.keras"
-    lacks = (path / "card.json").is_file() or (path.suffix == ".keras" and not path.is_file())
-    if lacks:
+    if (path / "card.json").is_file() or (path.suffix == ".keras" and not path.is_file()):
         raise FileNotFoundError(f"no weights at {path}: expected the model.keras of a trained network, or its folder")
     return path if path.suffix == ".keras" else None
 

@@ -1,0 +1,42 @@
+"""Trained networks that teach another one: what they say of every train face takes the place of votes.
+
+Hinton, Vinyals and Dean, "Distilling the knowledge in a neural network", 2015. Each face is judged once, unchanged.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+from fer_tf import paths
+from fer_tf.card import describe_file
+from fer_tf.data.labelled import LabelledFaces
+from fer_tf.faces import softmax
+from fer_tf.inference.engine import load_engine
+from fer_tf.training import evaluate
+
+
+def find_teachers(names: list[str], emotions: tuple[str, ...]) -> list:
+    """Return the engines of teachers by their names, as `Recipe` has them.
+
+    Raises FileNotFoundError for one that is not there, ValueError for one of other emotions or of clips.
+    """
+    engines = []
+    for name in names:
+        shipped = len(Path(name).parts) == 1 and not Path(name).suffix
+        engine = load_engine(name if shipped else paths.ROOT / name)
+        if set(engine.card.emotions) != set(emotions) or engine.card.window > 1:
+            raise ValueError(
+                f"the teacher {name} names {', '.join(engine.card.emotions)} of {engine.card.window} frame(s); the "
+                f"faces are single pictures labelled {', '.join(emotions)}"
+            )
+        engines.append(engine)
+    return engines
+
+
+def taught(train: LabelledFaces, engines: list) -> LabelledFaces:
+    """Return train with softmax of the engines' mean calibrated logits as distributions; as it is without engines."""
+    return replace(train, distributions=softmax(evaluate.predict(engines, train))) if engines else train
+
+
+def described(engines: list) -> dict:
+    """Return what tells teachers from others: name -> checksum of the file, and the data that it learned from."""
+    return {e.card.name: {"sha256": describe_file(e.path)["sha256"], "data": e.card.data} for e in engines}
