@@ -113,6 +113,10 @@ def test_a_row_of_results_takes_the_place_of_its_models_earlier_one(tmp_path):
     assert [r["plain"]["test"]["accuracy"] for r in read(path)] == [0.7, 0.6]
     with pytest.raises(ValueError, match="rows of other data called d"):
         add(path, row("c", 0.5) | {"fingerprint": "g"})
+    seeds, other = row("s", 0.5) | {"seeds": [1, 2], "recipe": {"epochs": 3}}, {"recipe": {"epochs": 4}}
+    for new, kept in ((row("s", 0.5) | {"recipe": {"epochs": 3}}, [1, 2]), (row("s", 0.5) | other, None)):
+        add(path, seeds)
+        assert next(r for r in add(path, new) if r["model"] == "s").get("seeds") == kept
     path.write_text('{"architectures": 1}')
     with pytest.raises(ValueError, match="was not written by"):
         add(path, row("a", 0.5))
@@ -131,6 +135,9 @@ def test_runs_of_other_seeds_stand_beside_the_models_own(tiny, tmp_path):
     told = judge(seer, tiny)
     found = row([seer], tiny, plain=told, ten=told, others=[model(5), model(1)])["seeds"]
     assert [one["seed"] for one in found] == [1, 4, 5]
+    right = row([seer], tiny, plain=told, ten=told)["found"]
+    assert sum(one["right"] for one in right.values()) == round(35 * told[0]["test"].accuracy)
+    assert {one["n"] for one in right.values()} == {5} and tuple(right) == tiny.emotions
     assert [one["test"]["accuracy"] for one in found] == [0.1, told[0]["test"].accuracy, 0.5]
     for other, words in ((model(4), "seed 4 comes twice"), (model(5, epochs=9), "by another recipe than oracle")):
         with pytest.raises(ValueError, match=words):

@@ -4,7 +4,6 @@ import ast
 import json
 import re
 import shlex
-from itertools import groupby
 from pkgutil import resolve_name
 
 import numpy as np
@@ -66,7 +65,20 @@ def seeds(row: dict) -> str:
 TITLES = {
     "fer2013": "FER2013's labels",
     "ferplus-distribution": "FER+: trained on the shares of the votes, judged on majority rows",
+    "ferplus-argmax": "FER+, doubtful faces included (argmax rows)",
 }
+
+
+def found_table(rows: list[dict]) -> list[str]:
+    """Return how many of every emotion's test faces each model of a data set names rightly."""
+    emotions = {emotion: one["n"] for emotion, one in rows[0]["found"].items()}
+    lines = ["Right, of the test faces of each emotion:", ""]
+    lines += [f"| model | {' | '.join(f'{emotion}, {n:,}' for emotion, n in emotions.items())} |"]
+    lines += ["|---|" + "---:|" * len(emotions)]
+    for row in rows:
+        shares = (f"{100 * row['found'][emotion]['right'] / n:.0f} %" for emotion, n in emotions.items())
+        lines.append(f"| `{row['model']}` | {' | '.join(shares)} |")
+    return lines
 
 
 PEER = ("accuracy", "accuracy_clean", "macro_f1")
@@ -74,13 +86,12 @@ PEER = ("accuracy", "accuracy_clean", "macro_f1")
 
 def result_tables() -> str:
     """Return the README's tables of results, from reports/results.json: the test rows of each data set."""
-    lines = []
-    for dataset, group in groupby(results.read(paths.ROOT / "reports" / "results.json"), key=lambda r: r["dataset"]):
-        rows = list(group)
+    lines, found = [], results.read(paths.ROOT / "reports" / "results.json")
+    for dataset, title in TITLES.items():
+        rows = [row for row in found if row["dataset"] == dataset]
         n, clean_n = (rows[0]["plain"][split]["n"] for split in ("test", "test_clean"))
         shared = {(row["plain"]["test"]["n"], row["host"]["cpu"], row["backend"]) for row in rows}
         assert shared == {(n, rows[0]["host"]["cpu"], "openvino-provider")}, "rows of one table share these"
-        title = TITLES.get(dataset, dataset)
         lines += [f"**{title}**, {n:,} test rows, {clean_n:,} of them clean, on {rows[0]['host']['cpu']}:", ""]
         lines += [f"| {' | '.join(RESULT_HEAD)} |", "|---|" + "---:|" * (len(RESULT_HEAD) - 1)]
         for row in rows:
@@ -102,7 +113,7 @@ def result_tables() -> str:
                 row["date"],
             ]
             lines.append(f"| {' | '.join(cells)} |")
-        lines.append("")
+        lines += ["", *found_table(rows), ""]
     peers = json.loads((paths.ROOT / "reports" / "peers.json").read_text(encoding="utf-8"))
     lines += ["Networks that come inside other packages, on FER2013's test rows (`benchmarks/peers`):", ""]
     lines += ["| package | network | accuracy | clean rows | macro-F1 |", "|---|---|---:|---:|---:|"]
@@ -117,6 +128,7 @@ def result_tables() -> str:
 
 def test_the_tables_of_results_are_those_that_evaluate_wrote():
     """`fer-tf evaluate MODEL --dataset fer2013 --results reports/results.json`, then `python tests/test_readme.py`."""
+    assert {row["dataset"] for row in results.read(paths.ROOT / "reports" / "results.json")} == set(TITLES)
     assert re.search(RESULTS, README).group() == result_tables()
 
 

@@ -24,6 +24,7 @@ def row(engines: list, data: Splits, *, plain: tuple, ten: tuple, others: Sequen
     plain   what `judge` returned of the faces as they are; ten: of ten views each (`evaluate.VIEWS`)
     others  finished runs by the recipe of the one model, with other seeds: "seeds" has their figures beside its own
 
+    "found" has, for every emotion, how many of its test faces are named rightly, and of how many.
     "cpu_ms" is the median latency of one face, of an .onnx file alone in its process; members of an ensemble add up.
     "ece_uncalibrated" is the gap before the temperature; None for an ensemble. Raises ValueError for runs of another
     recipe, of other data or of a seed that is there already.
@@ -47,6 +48,7 @@ def row(engines: list, data: Splits, *, plain: tuple, ten: tuple, others: Sequen
         "bytes": sum(about["bytes"] for about in files),
         "temperature": cards[0].temperature if alone else None,
         "cpu_ms": sum(one["batches"]["1"]["latency_ms"]["p50"] for one in timed) if timed else None,
+        "found": _found(plain[0]["test"]),
         "plain": _figures(*plain, temperature=cards[0].temperature if alone else None),
         "ten_views": _figures(*ten, temperature=cards[0].temperature if alone else None),
     }
@@ -55,12 +57,16 @@ def row(engines: list, data: Splits, *, plain: tuple, ten: tuple, others: Sequen
 def add(path: Path, found: dict) -> dict:
     """Write a row into the table at `path`, in place of an earlier one of the same model and data set; return all rows.
 
+    A row without other seeds keeps those of the earlier one, if that is the same model: measuring anew forgets nothing.
     Raises ValueError if the file is no such table, or has rows of other data of that name.
     """
     rows = read(path) if path.is_file() else []
-    kept = [known for known in rows if (known["model"], known["dataset"]) != (found["model"], found["dataset"])]
+    before = [known for known in rows if (known["model"], known["dataset"]) == (found["model"], found["dataset"])]
+    kept = [known for known in rows if known not in before]
     if any(k["dataset"] == found["dataset"] and k["fingerprint"] != found["fingerprint"] for k in kept):
         raise ValueError(f"{path} has rows of other data called {found['dataset']}: give another file")
+    if before and not found.get("seeds") and _same_model(before[0], found):
+        found = found | {"seeds": before[0].get("seeds")}
     rows = sorted([*kept, found], key=lambda r: (r["dataset"], -r["plain"]["test"]["accuracy"]))
     write_atomically(path, (json.dumps(rows, indent=2) + "\n").encode())
     return rows
@@ -94,6 +100,19 @@ def _seeds(cards: list[ModelCard], own: dict[str, Report], data: Splits, others:
             raise ValueError(f"seed {theirs['seed']} comes twice, the second time from {run.folder}")
         found[theirs["seed"]] = {split: {n: run.metrics[split][n] for n in names} for split in own}
     return [{"seed": seed} | found[seed] for seed in sorted(found)]
+
+
+def _same_model(before: dict, after: dict) -> bool:
+    """Tell whether two rows are of the same weights, as far as rows tell: recipe, seed, size, and each split's hits."""
+    same = all(before.get(name) == after.get(name) for name in ("recipe", "seed", "parameters", "bytes"))
+    hits = [{s: round(j["accuracy"] * j["n"]) for s, j in r["plain"].items() if "n" in j} for r in (before, after)]
+    return same and hits[0].keys() == hits[1].keys() and all(abs(hits[0][s] - hits[1][s]) <= 2 for s in hits[0])
+
+
+def _found(judged: Report) -> dict:
+    """Return how many test faces of every emotion are named rightly, and of how many."""
+    hits, n = judged.confusion.diagonal().tolist(), judged.confusion.sum(axis=1).tolist()
+    return {e: {"right": right, "n": count} for e, right, count in zip(judged.emotions, hits, n, strict=True)}
 
 
 def _file(engine) -> dict:
