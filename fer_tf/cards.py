@@ -34,6 +34,13 @@ SOURCES["ferplus"] = (
     "Annotators disagree on many faces: the label is that of most votes, and the votes say how many that were.",
 )
 
+ROWS_OF = {  # a data set's name -> which rows its figures are of, where that is a choice
+    "ferplus-distribution": "learned from votes, of doubtful faces too; judged on faces on which one emotion has more "
+    "than half of the votes once single votes are dropped: not to be compared with accuracy on FER2013's labels",
+    "ferplus-majority": "faces on which one emotion has more than half of the votes once single votes are dropped",
+    "ferplus-argmax": "faces whose most frequent vote is an emotion, doubtful ones included",
+}
+
 
 def find_card(model: str | Path) -> Path:
     """Return the card.json of a shipped model's name, a run folder, or a file with its card beside it."""
@@ -51,6 +58,8 @@ def model_card(card: ModelCard, *, per_emotion: dict | None = None) -> str:
     side, channels = card.image_size, 3 if card.colour == "RGB" else 1
     shape = (side, side, channels) if card.layout == "NHWC" else (channels, side, side)
     shape = shape if card.window == 1 else (card.window, *shape)
+    known = {key: card.data.get(key) for key in ("name", "fingerprint", "terms")}
+    known["which rows"] = ROWS_OF.get(known["name"])
     trained = {k: v for k, v in card.recipe.items() if v not in (None, "", [], {})}
     parts = [
         f"# Model card: {card.name}",
@@ -70,8 +79,7 @@ def model_card(card: ModelCard, *, per_emotion: dict | None = None) -> str:
         "## Data and terms",
         _table(
             SAYS,
-            [(key, card.data[key]) for key in ("name", "fingerprint", "terms") if card.data.get(key)]
-            or [("data", "the card does not name them")],
+            [(key, value) for key, value in known.items() if value] or [("data", "the card does not name them")],
         ),
         *([f"Origin of its weights: {' '.join(card.notices)}"] if card.notices else []),
         "## How it was trained",
@@ -100,10 +108,11 @@ def data_card(data: Splits) -> str:
         for i, emotion in enumerate(data.emotions)
     ]
     shape = " x ".join(map(str, data.train.images.shape[1:]))
+    rows_of = [("which rows", ROWS_OF[data.name])] if data.name in ROWS_OF else []
     parts = [
         f"# Data card: {data.name}",
         source[0] if source else "Read from files of the user's own; this package knows nothing of their origin.",
-        _table(SAYS, [("fingerprint", f"`{data.fingerprint}`"), ("terms", data.terms), ("one row", shape)]),
+        _table(SAYS, [("fingerprint", f"`{data.fingerprint}`"), ("terms", data.terms), *rows_of, ("one row", shape)]),
         "## What it must not be used for",
         INTENDED_USE,
         _list(NOT_FOR),

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from fer_tf import cards, paths, plots
 from fer_tf.card import INTENDED_USE, ModelCard
 from fer_tf.cli import app
+from fer_tf.data.readers import LABELS
 from fer_tf.labels import FER2013
 from fer_tf.summary import MOST, SMALL, draw_summary, write_summary
 from fer_tf.training.evaluate import headline, report
@@ -84,6 +85,13 @@ def test_a_model_card_says_what_the_json_says():
     (recipe,) = re.findall(r"```json\n(.+?)```", text, re.DOTALL)
     assert json.loads(recipe).items() <= card.recipe.items()
     assert Recipe.from_dict(json.loads(recipe)) == Recipe.from_dict(card.recipe) and "--recipe recipe.json" in text
+
+
+@pytest.mark.parametrize("name", [rule for rule in LABELS if rule.startswith("ferplus")])
+def test_cards_say_which_rows_of_ferplus_judge(tiny, tmp_path, name):
+    for text in (cards.model_card(make_run(tmp_path / "a", data=name)), cards.data_card(replace(tiny, name=name))):
+        assert f"| which rows | {cards.ROWS_OF[name]} |" in text
+    assert "| which rows |" not in cards.model_card(make_run(tmp_path / "b")) + cards.data_card(tiny)
 
 
 def test_a_bare_card_claims_nothing():

@@ -72,7 +72,7 @@ TITLES = {
 def found_table(rows: list[dict]) -> list[str]:
     """Return how many of every emotion's test faces each model of a data set names rightly."""
     emotions = {emotion: one["n"] for emotion, one in rows[0]["found"].items()}
-    lines = ["Right, of the test faces of each emotion:", ""]
+    lines = ["Recall, the share of each emotion's test faces (their number in the heading) that is named rightly:", ""]
     lines += [f"| model | {' | '.join(f'{emotion}, {n:,}' for emotion, n in emotions.items())} |"]
     lines += ["|---|" + "---:|" * len(emotions)]
     for row in rows:

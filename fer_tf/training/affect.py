@@ -21,6 +21,7 @@ from fer_tf.training.batches import Batches, Crops
 from fer_tf.training.fit import label_metrics, target_loss, with_augmentation
 from fer_tf.training.keras_engine import load_keras
 from fer_tf.training.recipe import Recipe
+from fer_tf.training.torch_speed import quick_torch
 
 logger = logging.getLogger(__name__)
 
@@ -118,7 +119,8 @@ def _train(model: keras.Model, data: Splits, recipe: Recipe, run_dir: Path, *, r
         start = time.perf_counter()
         drawing = {"targets": recipe.targets, "vote_share": recipe.vote_share, "seed": (recipe.seed, epoch, 1)}
         batches = AffectBatches(data.train, size, batch_size=batch_size, order=order, **drawing)
-        fitted = trainer.fit(batches, shuffle=False, verbose=0).history
+        with quick_torch(stage):
+            fitted = trainer.fit(batches, shuffle=False, verbose=0).history
         trained = time.perf_counter()
         told = stage.predict(Crops(data.valid, size, batch_size=batch_size), verbose=0)
         if not (np.isfinite(fitted["loss"][-1]) and all(np.isfinite(values).all() for values in told.values())):
