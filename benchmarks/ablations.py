@@ -5,8 +5,8 @@
 The recipe is first made plain and small (`BASE`); `--set` changes it further. Every change is then measured against it,
 with the same seeds. Finished runs are not run again, a killed one goes on where it stopped. `--only` measures some
 changes and leaves the table's other rows, of the same recipe and seeds, as they are; each row is counted against the
-run "nothing" of its own time, which lies in `paths.RUNS` and is made where it is missing. Real FER2013 and FER+'s votes
-must be in data/fer2013; KERAS_BACKEND chooses the backend.
+run "nothing" that lies in `paths.RUNS`, made where it is missing. Real FER2013 and FER+'s votes must be in
+data/fer2013; KERAS_BACKEND chooses the backend.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from fer_tf import paths
 from fer_tf.data.readers import load
 from fer_tf.files import write_atomically
 from fer_tf.inference.benchmark import host
-from fer_tf.training.compare import read_run
+from fer_tf.training.compare import Run, read_run
 from fer_tf.training.evaluate import judge
 from fer_tf.training.fit import build_model, fit
 from fer_tf.training.folder import is_finished, same_recipe
@@ -61,15 +61,22 @@ def measure(recipe: Recipe, folder: Path, data: dict) -> dict:
     splits = data[recipe.labels]
     if not is_finished(folder):
         fit(build_model(recipe, emotions=len(splits.emotions)), splits, recipe, folder, report=print)
-    run = read_run(folder)
-    known = Recipe.from_dict(run.card.recipe).with_(targets=recipe.targets)
-    if known != recipe or run.card.data["fingerprint"] != splits.fingerprint:
-        raise ValueError(f"{folder} holds a run of another recipe or of other data: delete it")
+    run = finished_run(recipe, folder)
+    if run.card.data["fingerprint"] != splits.fingerprint:
+        raise ValueError(f"{folder} holds a run of other data: delete it")
     ten = judge(load_keras(folder), splits, views=10)[0]["valid"].accuracy
     found = {split: run.metrics[split]["accuracy"] for split in FIGURES[:2]} | {"ten views": ten}
     found["macro_f1"] = run.metrics["valid"]["macro_f1"]
     spent = {"seconds": run.history["seconds"].sum(), "images_per_s": run.history["images_per_s"].median()}
     return {name: round(100 * share, 2) for name, share in found.items()} | {k: round(v, 1) for k, v in spent.items()}
+
+
+def finished_run(recipe: Recipe, folder: Path) -> Run:
+    """Return the finished run in a folder; ValueError if it is by another recipe."""
+    run = read_run(folder)
+    if Recipe.from_dict(run.card.recipe).with_(targets=recipe.targets) != recipe:
+        raise ValueError(f"{folder} holds a run of another recipe: delete it")
+    return run
 
 
 def known_rows(path: Path, base: Recipe, seeds: list[int]) -> dict:
@@ -97,13 +104,14 @@ def main() -> None:
     rows, data = known_rows(given.output, base, given.seeds), {}
     runs = paths.RUNS / "ablations" / Path(given.recipe).stem
     for name in given.only:
-        folder, found = runs / name.replace(",", "").replace(" ", "_"), []
+        folder, found = name.replace(",", "").replace(" ", "_"), []
         for seed in given.seeds:
-            if not is_finished(runs / f"nothing_{seed}"):
-                measure(base.with_(seed=seed), runs / f"nothing_{seed}", data)
-            recipe = with_texts(base.with_(seed=seed), CHANGES[name])
-            figures = measure(recipe, folder.with_name(f"{folder.name}_{seed}"), data)
-            right, plain = (read_run(runs / f"{one}_{seed}").hits("valid") for one in (folder.name, "nothing"))
+            unchanged, begun = base.with_(seed=seed), runs / f"nothing_{seed}"
+            if not is_finished(begun):
+                measure(unchanged, begun, data)
+            plain = finished_run(unchanged, begun).hits("valid")
+            figures = measure(with_texts(unchanged, CHANGES[name]), runs / f"{folder}_{seed}", data)
+            right = read_run(runs / f"{folder}_{seed}").hits("valid")
             counts = {"only_right_with": int((right & ~plain).sum()), "only_right_without": int((plain & ~right).sum())}
             found.append({"seed": seed} | figures | {"n": len(right)} | counts)
         rows[name] = {"change": name, "choices": CHANGES[name]} | about | {"runs": found}

@@ -60,6 +60,8 @@ def model_card(card: ModelCard, *, per_emotion: dict | None = None) -> str:
     shape = shape if card.window == 1 else (card.window, *shape)
     known = {key: card.data.get(key) for key in ("name", "fingerprint", "terms")}
     known["which rows"] = ROWS_OF.get(known["name"])
+    start = card.data.get("start", {}).get("data", {})
+    known["its start learned from"] = ": ".join(start[key] for key in ("name", "terms") if start.get(key))
     trained = {k: v for k, v in card.recipe.items() if v not in (None, "", [], {})}
     parts = [
         f"# Model card: {card.name}",

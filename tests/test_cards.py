@@ -94,6 +94,13 @@ def test_cards_say_which_rows_of_ferplus_judge(tiny, tmp_path, name):
     assert "| which rows |" not in cards.model_card(make_run(tmp_path / "b")) + cards.data_card(tiny)
 
 
+def test_a_card_says_what_its_start_learned_from(tmp_path):
+    card = make_run(tmp_path / "a")
+    began = card.with_(data=card.data | {"start": {"sha256": "0", "data": {"name": "faces", "terms": "not for sale"}}})
+    assert "| its start learned from | faces: not for sale |" in cards.model_card(began)
+    assert "its start" not in cards.model_card(card)
+
+
 def test_a_bare_card_claims_nothing():
     text = cards.model_card(ModelCard(name="bare", architecture="lenet", emotions=("a", "b"), image_size=48))
     for told in ("reports none", "was not measured", "names none", "does not say", "does not name them"):

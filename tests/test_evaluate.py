@@ -104,7 +104,8 @@ def test_an_ensemble_is_the_mean_of_its_members_logits(tiny):
 
 def test_a_row_of_results_takes_the_place_of_its_models_earlier_one(tmp_path):
     def row(model, accuracy):
-        return {"model": model, "dataset": "d", "fingerprint": "f", "plain": {"test": {"accuracy": accuracy}}}
+        judged = {"accuracy": accuracy, "n": 100}
+        return {"model": model, "dataset": "d", "fingerprint": "f", "bytes": 9, "plain": {"test": judged}}
 
     path = tmp_path / "results.json"
     add(path, row("a", 0.5))
@@ -113,13 +114,30 @@ def test_a_row_of_results_takes_the_place_of_its_models_earlier_one(tmp_path):
     assert [r["plain"]["test"]["accuracy"] for r in read(path)] == [0.7, 0.6]
     with pytest.raises(ValueError, match="rows of other data called d"):
         add(path, row("c", 0.5) | {"fingerprint": "g"})
-    seeds, other = row("s", 0.5) | {"seeds": [1, 2], "recipe": {"epochs": 3}}, {"recipe": {"epochs": 4}}
-    for new, kept in ((row("s", 0.5) | {"recipe": {"epochs": 3}}, [1, 2]), (row("s", 0.5) | other, None)):
-        add(path, seeds)
-        assert next(r for r in add(path, new) if r["model"] == "s").get("seeds") == kept
     path.write_text('{"architectures": 1}')
     with pytest.raises(ValueError, match="was not written by"):
         add(path, row("a", 0.5))
+
+
+def test_a_model_that_is_measured_anew_keeps_its_seeds_and_another_one_does_not(tmp_path, caplog):
+    def row(accuracy=0.5, **about):
+        plain = {"test": {"accuracy": accuracy, "n": 100}}
+        return {"model": "a", "dataset": "d", "fingerprint": "f", "bytes": 9, "recipe": {}, "plain": plain} | about
+
+    for new, kept in (
+        (row(0.52), True),  # another runtime's rounding
+        (row(0.53), False),
+        (row(fingerprint="g"), False),
+        (row(bytes=8), False),
+        (row(recipe={"epochs": 4}), False),
+    ):
+        path = tmp_path / "results.json"
+        path.unlink(missing_ok=True)
+        caplog.clear()
+        add(path, row(seeds=[1, 2]))
+        (found,) = add(path, new)
+        assert found.get("seeds") == ([1, 2] if kept else None)
+        assert ("no longer told" in caplog.text) is not kept
 
 
 def test_runs_of_other_seeds_stand_beside_the_models_own(tiny, tmp_path):

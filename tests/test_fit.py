@@ -1,3 +1,4 @@
+import hashlib
 import json
 import os
 import shutil
@@ -464,6 +465,46 @@ def test_a_run_with_teachers_resumes_to_the_same_end_and_only_with_them(class_ro
     assert_same_end(tmp_path / "undisturbed", tmp_path / "killed")
 
 
+def test_trained_networks_that_a_recipe_names_are_told_by_their_own_names(class_room, tiny, tmp_path):
+    """Two teachers of one name in different folders are two; a start is told by its checksum and its data."""
+    names = ["a/vgg", "b/vgg"]
+    (tmp_path / "card.json").write_text(ModelCard("vgg", "vgg", FER2013, 32, data={"name": "bars"}).to_json())
+    (tmp_path / "model.keras").write_bytes(b"weights")
+    recipe = RECIPE.with_(teachers=names, weights=str(tmp_path))
+    engines = [SimpleNamespace(card=ModelCard("vgg", "vgg", FER2013, 32), path=tmp_path / "model.onnx") for _ in names]
+    told = teachers.described(recipe, engines)
+    assert list(told["teachers"]) == names
+    assert told["start"] == {"sha256": hashlib.sha256(b"weights").hexdigest(), "data": {"name": "bars"}}
+    assert teachers.described(RECIPE, []) == {}
+
+
+def test_a_run_knows_its_start_again(tiny, tmp_path):
+    """By the checksum; one of an earlier version, which did not note it, is believed."""
+    with claim(tmp_path, RECIPE, tiny):
+        pass
+    (tmp_path / "metrics.json").write_text("{}")
+    with claim(tmp_path, RECIPE, tiny, models={"start": {"sha256": "a"}}) as finished:
+        assert finished
+    (tmp_path / "metrics.json").unlink()
+    with claim(tmp_path, RECIPE, tiny, models={"start": {"sha256": "a"}}) as finished:
+        assert not finished
+    (tmp_path / "metrics.json").write_text("{}")
+    with (
+        pytest.raises(ValueError, match="finished run"),
+        claim(tmp_path, RECIPE, tiny, models={"start": {"sha256": "b"}}),
+    ):
+        pass
+
+
+def test_a_run_is_known_whose_options_json_writes_otherwise(tiny, tmp_path):
+    recipe = RECIPE.with_(options={"filters": (8, 16, 32)})
+    with claim(tmp_path, recipe, tiny):
+        pass
+    (tmp_path / "metrics.json").write_text("{}")
+    with claim(tmp_path, recipe, tiny) as finished:
+        assert finished
+
+
 def test_a_teacher_of_other_emotions_is_refused_before_anything_is_written(class_room, tiny, tmp_path):
     with pytest.raises(ValueError, match=r"the teacher stranger names .*contempt"):
         train(RECIPE.with_(teachers=["sure", "stranger"]), tiny, tmp_path / "run")
@@ -854,7 +895,7 @@ def test_other_backends_train_and_tensorflow_loads(backend, tiny, tmp_path):
     script = KILLED.replace("done == 2 * total // 5 + 2", "False").replace(
         "RECIPE.with_(epochs=5)", "RECIPE.with_(**{changes})"
     )
-    changes = {"options": {}, "head_epochs": 0, "epochs": 1, "batch_size": 35}
+    changes = {"options": {}, "head_epochs": 0, "epochs": 1, "batch_size": 35, "ema": 0.5}
     script = script.format(tests=str(Path(__file__).parent), folder=str(tmp_path / "other"), changes=changes)
     environment = os.environ | {"KERAS_BACKEND": backend}
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment)

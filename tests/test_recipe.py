@@ -39,6 +39,7 @@ def test_a_recipe_survives_its_file(tmp_path, suffix):
         ({"targets": "multi_target", "label_smoothing": 0.1}, "label_smoothing must be 0 with targets multi_target"),
         ({"teachers": [3]}, "teachers must be a list of models, got"),
         ({"teachers": ["lenet"], "targets": "labels"}, "targets must be auto, blend or another that looks at votes"),
+        ({"teachers": ["lenet"], "architecture": "cnn_lstm"}, "teachers must be none for a network of clips"),
         ({"options": {"window": 4}}, "options must be without a window, for lenet takes single pictures"),
         ({"branch_epochs": -1}, "branch_epochs must be 0 or more"),
         ({"branch_epochs": 1, "head_epochs": 1, "epochs": 0}, "epochs must be at least 1 after branch_epochs"),

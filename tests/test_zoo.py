@@ -116,7 +116,7 @@ def test_a_damaged_file_of_weights_is_named(tmp_path):
         zoo.build("mobilenet_v2", emotions=7, weights=str(tmp_path / "cut.keras"))
 
 
-@pytest.mark.parametrize("name", ["lenet", "vgg", "vit", "mobilenet_v2", "esr"])
+@pytest.mark.parametrize("name", ["lenet", "vgg", "vit", "mobilenet_v2", "esr", "efficientnet_b0"])
 def test_a_trained_network_is_where_one_with_other_emotions_starts(name, tmp_path):
     options = {"image_size": small_size(name), **small_options(name)}
     trained = zoo.build(name, emotions=7, **options)
@@ -127,6 +127,22 @@ def test_a_trained_network_is_where_one_with_other_emotions_starts(name, tmp_pat
     for layer in (layer for layer in zoo.backbone_layers(model) if layer.weights):
         for expected, found in zip(trained.get_layer(layer.name).get_weights(), layer.get_weights(), strict=True):
             np.testing.assert_array_equal(found, expected)
+
+
+def test_efficientnet_takes_weights_of_keras_and_scales_pixels_as_they_want(tmp_path):
+    made = keras.applications.EfficientNetB0(include_top=False, weights=None, input_shape=(48, 48, 3))
+    (statistics,) = (layer for layer in made.layers if isinstance(layer, keras.layers.Normalization))
+    made.save_weights(tmp_path / "plain.weights.h5")
+    with pytest.raises(ValueError, match="scales pixels in another way than ImageNet's"):
+        zoo.build("efficientnet_b0", emotions=7, image_size=48, weights=str(tmp_path / "plain.weights.h5"))
+    mean, deviation = np.float32([0.485, 0.456, 0.406]), np.float32([0.229, 0.224, 0.225])
+    statistics.set_weights([mean, deviation, np.int64(0)])
+    made.save_weights(tmp_path / "imagenet.weights.h5")
+    model = zoo.build("efficientnet_b0", emotions=7, image_size=48, weights=str(tmp_path / "imagenet.weights.h5"))
+    np.testing.assert_array_equal(model.get_layer("stem_conv").kernel, made.get_layer("stem_conv").kernel)
+    grey = np.full((1, 48, 48, 3), 100, np.uint8)
+    scaled = keras.Model(model.input, model.get_layer("normalise").output).predict(grey, verbose=0)
+    np.testing.assert_allclose(scaled[0, 0, 0], (100 / 255 - mean) / deviation, rtol=1e-4)
 
 
 def test_what_a_file_of_weights_cannot_fill_is_named(tmp_path):

@@ -88,7 +88,7 @@ def fit(
             begin = ", ".join(dict.fromkeys(re.match(r"[^_]+(_\d+(?=_))?", name)[0] for name in names))
             raise ValueError(f"unfreeze: no layer of {recipe.architecture} begins with {prefix!r}; they begin {begin}")
     heard = teachers.find_teachers(recipe.teachers, data.emotions)
-    with folder.claim(run_dir, recipe, data, teachers=teachers.described(heard)) as finished:
+    with folder.claim(run_dir, recipe, data, models=teachers.described(recipe, heard)) as finished:
         if finished:
             model.load_weights(run_dir / "model.keras")
             report(f"{run_dir} holds this very run, finished: it is not trained again")

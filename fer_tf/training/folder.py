@@ -31,10 +31,10 @@ def keras_file(path: Path) -> Path:
 
 
 @contextmanager
-def claim(run_dir: Path, recipe: Recipe, data: Splits, *, teachers: dict | None = None):
+def claim(run_dir: Path, recipe: Recipe, data: Splits, *, models: dict | None = None):
     """Make the folder and hold it while the context lasts; write recipe.json and data.json.
 
-    `teachers`, what `data.json` says of them, belong to the run as its data do.
+    `models`, what data.json says of the trained networks that the recipe names, belong to the run as its data do.
 
     Yields whether it holds this very run, finished: then there is nothing to do. Raises ValueError for a file, another
     finished run's folder and another run's of which an epoch is finished, RuntimeError for a folder that another
@@ -47,8 +47,10 @@ def claim(run_dir: Path, recipe: Recipe, data: Splits, *, teachers: dict | None 
         if is_finished(run_dir):
             (run_dir / "checkpoint.npz").unlink(missing_ok=True)  # a kill may have come before fit did it
         described = {"name": data.name, "fingerprint": data.fingerprint, "terms": data.terms}
-        described |= {"teachers": teachers} if teachers else {}
-        same = same_recipe(_read(run_dir / "recipe.json"), recipe) and _read(run_dir / "data.json") == described
+        described |= models or {}
+        unsaid = {name: value for name, value in described.items() if name == "start"}  # by runs of earlier versions
+        known = unsaid | _read(run_dir / "data.json")
+        same = same_recipe(_read(run_dir / "recipe.json"), recipe) and known == described
         if is_finished(run_dir) and same:
             yield True
             return
@@ -63,7 +65,7 @@ def claim(run_dir: Path, recipe: Recipe, data: Splits, *, teachers: dict | None 
 def same_recipe(known: dict, recipe: Recipe) -> bool:
     """Tell whether choices as a file has them are these; one that was made before a choice existed has its default."""
     try:
-        return Recipe.from_dict(known) == recipe
+        return Recipe.from_dict(known) == Recipe.from_dict(json.loads(json.dumps(recipe.to_dict())))
     except ValueError:
         return False
 

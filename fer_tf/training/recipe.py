@@ -140,6 +140,7 @@ class Recipe:
         heard = not self.teachers or self.targets != "labels"
         _check(heard, "targets", "auto, blend or another that looks at votes, where there are teachers", self.targets)
         _check(self.vote_share > 0 or not self.teachers, "vote_share", "above 0 with teachers", self.vote_share)
+        _check(self.window == 1 or not self.teachers, "teachers", "none for a network of clips", self.teachers)
         zoo.architecture(self.architecture)
         taken = {"emotions", *(f.name for f in fields(self))} & set(self.options)
         _check(not taken, "options", "the architecture's own, set the recipe's choices beside them", self.options)

@@ -1,6 +1,7 @@
 """The table of results: what `fer-tf evaluate --results` found, one row per model and data set, kept as JSON."""
 
 import json
+import logging
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +17,8 @@ from fer_tf.training.compare import Run
 from fer_tf.training.evaluate import Report, headline, reports
 from fer_tf.training.folder import same_recipe
 from fer_tf.training.recipe import Recipe
+
+logger = logging.getLogger(__name__)
 
 
 def row(engines: list, data: Splits, *, plain: tuple, ten: tuple, others: Sequence[Run] = ()) -> dict:
@@ -65,8 +68,11 @@ def add(path: Path, found: dict) -> dict:
     kept = [known for known in rows if known not in before]
     if any(k["dataset"] == found["dataset"] and k["fingerprint"] != found["fingerprint"] for k in kept):
         raise ValueError(f"{path} has rows of other data called {found['dataset']}: give another file")
-    if before and not found.get("seeds") and _same_model(before[0], found):
-        found = found | {"seeds": before[0].get("seeds")}
+    if before and before[0].get("seeds") and not found.get("seeds"):
+        if _same_model(before[0], found):
+            found = found | {"seeds": before[0]["seeds"]}
+        else:
+            logger.warning("%s was another model before: its runs with other seeds are no longer told", found["model"])
     rows = sorted([*kept, found], key=lambda r: (r["dataset"], -r["plain"]["test"]["accuracy"]))
     write_atomically(path, (json.dumps(rows, indent=2) + "\n").encode())
     return rows
@@ -94,8 +100,11 @@ def _seeds(cards: list[ModelCard], own: dict[str, Report], data: Splits, others:
     for run in others:
         theirs = run.card.recipe
         same = same_recipe(theirs | {"seed": 0}, Recipe.from_dict(known | {"seed": 0}))
+        same &= run.card.data.get("teachers") == cards[0].data.get("teachers")
         if not same or run.card.data.get("fingerprint") != data.fingerprint:
-            raise ValueError(f"{run.folder} was trained by another recipe than {cards[0].name}, or on other data")
+            raise ValueError(
+                f"{run.folder} was trained by another recipe than {cards[0].name}, on other data, or by other teachers"
+            )
         if theirs["seed"] in found:
             raise ValueError(f"seed {theirs['seed']} comes twice, the second time from {run.folder}")
         found[theirs["seed"]] = {split: {n: run.metrics[split][n] for n in names} for split in own}
@@ -103,8 +112,8 @@ def _seeds(cards: list[ModelCard], own: dict[str, Report], data: Splits, others:
 
 
 def _same_model(before: dict, after: dict) -> bool:
-    """Tell whether two rows are of the same weights, as far as rows tell: recipe, seed, size, and each split's hits."""
-    same = all(before.get(name) == after.get(name) for name in ("recipe", "seed", "parameters", "bytes"))
+    """Tell whether two rows are of the same weights, as far as rows tell: data, recipe, seed, size, hits."""
+    same = all(before.get(name) == after.get(name) for name in ("fingerprint", "recipe", "seed", "parameters", "bytes"))
     hits = [{s: round(j["accuracy"] * j["n"]) for s, j in r["plain"].items() if "n" in j} for r in (before, after)]
     return same and hits[0].keys() == hits[1].keys() and all(abs(hits[0][s] - hits[1][s]) <= 2 for s in hits[0])
 

@@ -1,4 +1,4 @@
-"""Trained networks that teach another one: what they say of every train face takes the place of votes.
+"""Trained networks that others learn from: as a start, or as teachers, whose words take the place of votes.
 
 Hinton, Vinyals and Dean, "Distilling the knowledge in a neural network", 2015. Each face is judged once, unchanged.
 """
@@ -6,12 +6,13 @@ Hinton, Vinyals and Dean, "Distilling the knowledge in a neural network", 2015. 
 from dataclasses import replace
 from pathlib import Path
 
-from fer_tf import paths
-from fer_tf.card import describe_file
+from fer_tf import paths, zoo
+from fer_tf.card import ModelCard, describe_file
 from fer_tf.data.labelled import LabelledFaces
 from fer_tf.faces import softmax
 from fer_tf.inference.engine import load_engine
 from fer_tf.training import evaluate
+from fer_tf.training.recipe import Recipe
 
 
 def find_teachers(names: list[str], emotions: tuple[str, ...]) -> list:
@@ -37,6 +38,18 @@ def taught(train: LabelledFaces, engines: list) -> LabelledFaces:
     return replace(train, distributions=softmax(evaluate.predict(engines, train))) if engines else train
 
 
-def described(engines: list) -> dict:
-    """Return what tells teachers from others: name -> checksum of the file, and the data that it learned from."""
-    return {e.card.name: {"sha256": describe_file(e.path)["sha256"], "data": e.card.data} for e in engines}
+def described(recipe: Recipe, engines: list) -> dict:
+    """Return what tells a recipe's trained networks from others: checksums, and the data that they learned from.
+
+    "teachers", by their names, are those of `engines`, "start" is the file that `weights` names; both only if given.
+    """
+    taught_by = {
+        name: {"sha256": describe_file(engine.path)["sha256"], "data": engine.card.data}
+        for name, engine in zip(recipe.teachers, engines, strict=True)
+    }
+    found = {"teachers": taught_by} if taught_by else {}
+    if path := zoo.weights_file(recipe.weights):
+        card = path.with_name("card.json")
+        about = {"data": ModelCard.load(card).data} if card.is_file() else {}
+        found["start"] = {"sha256": describe_file(path)["sha256"]} | about
+    return found

@@ -116,7 +116,11 @@ def copy_backbone(source, model, *, path) -> None:
     Raises ValueError that names the first layer which only one of the two has, or each in another shape, and one for
     pixels that are scaled in another way.
     """
-    theirs, ours = ({layer.name: layer for layer in backbone_layers(one)} for one in (source, model))
+    theirs, ours = (
+        # the statistics of pixels that keras.applications keeps in a layer are not learned
+        {layer.name: layer for layer in backbone_layers(one) if type(layer).__name__ != "Normalization"}
+        for one in (source, model)
+    )
     for name in [*ours, *theirs]:
         here, there = (_shapes(layers.get(name)) for layers in (ours, theirs))
         if here != there:
@@ -138,11 +142,17 @@ def _shapes(layer) -> list:
     return [tuple(weight.shape) for weight in layer.weights] if layer else []
 
 
-def _trained_file(weights) -> Path | None:
+def weights_file(weights: str | None) -> Path | None:
+    """Return the file that weights name, a `.keras` file by its run's folder, too; None where they name none."""
+    path = paths.ROOT / weights if weights else None  # an absolute path stays itself
+    return _trained_file(weights) or (path if path and path.is_file() else None)
+
+
+def _trained_file(weights: str | None) -> Path | None:
     """Return the `.keras` file that weights name, itself or in a run's folder; None where they are of another kind."""
     if not weights:
         return None
-    path = paths.ROOT / weights  # an absolute path stays itself
+    path = paths.ROOT / weights
     if (path / "model.keras").is_file():
         return path / "model.keras"
     if (path / "card.json").is_file() or (path.suffix == ".keras" and not path.is_file()):

@@ -7,16 +7,9 @@ from fer_tf import paths, zoo
 
 
 def load_weights(backbone: keras.Model, weights: str | None, *, make, image_size: int) -> None:
-    """Copy weights into the layers of the same names.
-
-    weights  None, "imagenet" (Keras downloads them), or a `.weights.h5` file of the backbone without its top
-    make     the function of keras.applications that builds the backbone
-
-    Raises FileNotFoundError for a file that is not there, ValueError for one that holds another network.
-    """
-    if weights is None:
-        return
-    zoo.copy_backbone(_pretrained(weights, make, (image_size, image_size, 3)), backbone, path=weights)
+    """Copy weights, None or as in `pretrained`, into the layers of the same names; ValueError for another network's."""
+    if weights is not None:
+        zoo.copy_backbone(pretrained(weights, make, image_size), backbone, path=weights)
 
 
 def dropout_head(features: keras.KerasTensor, *, emotions: int, dropout: float) -> keras.KerasTensor:
@@ -33,7 +26,15 @@ def set_norm_momentum(backbone: keras.Model, momentum: float) -> None:
             layer.momentum = momentum
 
 
-def _pretrained(weights: str, make, shape: tuple[int, int, int]) -> keras.Model:
+def pretrained(weights: str, make, image_size: int) -> keras.Model:
+    """Return a backbone of keras.applications with its weights.
+
+    weights  "imagenet" (Keras downloads them), or a `.weights.h5` file of the backbone without its top
+    make     the function of keras.applications that builds the backbone
+
+    Raises FileNotFoundError for a file that is not there.
+    """
+    shape = (image_size, image_size, 3)
     if weights == "imagenet":
         return make(input_shape=shape, include_top=False, weights="imagenet")
     path = paths.ROOT / weights  # an absolute path stays itself

@@ -13,7 +13,7 @@ from fer_tf.zoo.grey import grey_crops
 def build(*, emotions: int, image_size: int, weights: str | None = None, dropout=0.3, norm_momentum=0.9):
     """Return MobileNetV2: RGB 0..255 (n, image_size, image_size, 3) -> logits (n, emotions).
 
-    weights  None, "imagenet" or a `.weights.h5` file, as in `applications.load_weights`
+    weights  None, "imagenet" or a `.weights.h5` file, as in `applications.pretrained`
     """
     # --- preprocessing ---
     crops, x = grey_crops(image_size, channels=3)

@@ -18,7 +18,7 @@ IMAGENET_MEAN = (103.939, 116.779, 123.68)  # blue, green, red: the order that t
 def build(*, emotions: int, image_size: int, weights: str | None = None, width=64, dropout=0.3, norm_momentum=0.9):
     """Return ResNet50: RGB 0..255 (n, image_size, image_size, 3) -> logits (n, emotions).
 
-    weights  None, "imagenet" or a `.weights.h5` file, as in `applications.load_weights`
+    weights  None, "imagenet" or a `.weights.h5` file, as in `applications.pretrained`
     width    filters of the first convolution, from which all others follow; 64 is ResNet50, 16 trains on a CPU
     """
     # --- preprocessing: in grey, blue and red are the same ---
