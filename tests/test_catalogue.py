@@ -72,7 +72,7 @@ def test_every_architecture_is_measured():
         assert max(about["parity"].values()) <= 1e-4
 
 
-@pytest.mark.parametrize("name", ["lenet", "vgg"])
+@pytest.mark.parametrize("name", ["lenet", "vgg", "efficientnet_b0"])
 def test_measured_parameters_are_those_of_the_zoo(name):
     model, about = zoo.build(name, emotions=7), zoo.measured()["architectures"][name]
     assert about["parameters"] == model.count_params()
