@@ -1,6 +1,6 @@
 ## make suite   run the notebooks in order and leave runs/<time>/index.html
 ##              DATASET=fer2013 EPOCHS=3 ...   any parameter that a notebook declares
-## make test    run all tests; ARGS="-k video" passes options on
+## make test    run all tests in two processes; ARGS="-k video" passes options on, ARGS="-n 0" keeps to one process
 ## make lab     open JupyterLab on the notebooks
 ## make venv    install only: .venv with requirements.txt and this package
 ## make clean   remove .venv and caches, keep data/, models/ and runs/
@@ -26,7 +26,7 @@ suite: $(STAMP)
 	@$(BIN)/fer-tf suite $(parameters) $(ARGS)
 
 test: $(STAMP)
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
 
 lab: $(STAMP)
 	@$(BIN)/python -m jupyterlab notebooks

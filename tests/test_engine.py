@@ -1,8 +1,10 @@
 """Every backend gives the same logits, and nothing is ever run by something else than what was asked for."""
 
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -145,6 +147,18 @@ def test_finds_models_by_name_folder_and_file(model, monkeypatch):
     monkeypatch.setattr(paths, "MODELS", folder.parent)
     for given in (model, folder, str(model), folder.name):
         assert resolve_model(given) == model
+
+
+def test_a_folder_of_one_other_precision_alone_is_that_file(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "MODELS", tmp_path)
+    (tmp_path / "little").mkdir()
+    only = Path(shutil.copy(model, tmp_path / "little" / "model-int8.onnx"))
+    for given in ("little", "little-int8", tmp_path / "little"):
+        assert resolve_model(given) == only
+    shutil.copy(model, tmp_path / "little" / "model-fp16.onnx")
+    assert resolve_model("little-fp16") == tmp_path / "little" / "model-fp16.onnx"
+    with pytest.raises(FileNotFoundError, match=r"little holds no model\.onnx"):
+        resolve_model("little")
 
 
 @pytest.mark.parametrize(

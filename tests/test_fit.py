@@ -468,10 +468,11 @@ def test_a_run_with_teachers_resumes_to_the_same_end_and_only_with_them(class_ro
 def test_trained_networks_that_a_recipe_names_are_told_by_their_own_names(class_room, tiny, tmp_path):
     """Two teachers of one name in different folders are two; a start is told by its checksum and its data."""
     names = ["a/vgg", "b/vgg"]
-    (tmp_path / "card.json").write_text(ModelCard("vgg", "vgg", FER2013, 32, data={"name": "bars"}).to_json())
+    about = {"name": "vgg", "architecture": "vgg", "emotions": FER2013, "image_size": 32}
+    (tmp_path / "card.json").write_text(ModelCard(**about, data={"name": "bars"}).to_json())
     (tmp_path / "model.keras").write_bytes(b"weights")
     recipe = RECIPE.with_(teachers=names, weights=str(tmp_path))
-    engines = [SimpleNamespace(card=ModelCard("vgg", "vgg", FER2013, 32), path=tmp_path / "model.onnx") for _ in names]
+    engines = [SimpleNamespace(card=ModelCard(**about), path=tmp_path / "model.onnx") for _ in names]
     told = teachers.described(recipe, engines)
     assert list(told["teachers"]) == names
     assert told["start"] == {"sha256": hashlib.sha256(b"weights").hexdigest(), "data": {"name": "bars"}}

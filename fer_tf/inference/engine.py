@@ -138,19 +138,22 @@ def load_engine(
 def resolve_model(name_or_path: Path | str) -> Path:
     """Return the ONNX file of a shipped model's name, a folder or a path; raises FileNotFoundError or ValueError.
 
-    The name with "-int8" or "-fp16" behind it is the model's file of that precision.
+    The name with "-int8" or "-fp16" behind it is the model's file of that precision. A folder without model.onnx is its
+    one file of another precision, if it holds one alone.
     """
     given = Path(name_or_path)
     precision = next((end for end in ("-int8", "-fp16") if given.name.endswith(end)), "")
     shipped = paths.MODELS / given.name.removesuffix(precision) / f"model{precision}.onnx"
     if len(given.parts) == 1 and shipped.is_file():
         return shipped
-    if given.is_dir():
-        if not (given / "model.onnx").is_file():
-            raise FileNotFoundError(f"{given} holds no model.onnx: a run gets one from `fer-tf export {given}`")
-        return given / "model.onnx"
+    folder = paths.MODELS / given if len(given.parts) == 1 and not given.exists() else given
+    if folder.is_dir():
+        found = [folder / "model.onnx"] if (folder / "model.onnx").is_file() else list(folder.glob("model-*.onnx"))
+        if len(found) != 1:
+            raise FileNotFoundError(f"{folder} holds no model.onnx: a run gets one from `fer-tf export {folder}`")
+        return found[0]
     if not given.is_file():
-        known = ", ".join(sorted(path.parent.name for path in paths.MODELS.glob("*/model.onnx"))) or "none"
+        known = ", ".join(sorted({path.parent.name for path in paths.MODELS.glob("*/model*.onnx")})) or "none"
         raise FileNotFoundError(f"there is no model {str(given)!r}: give an .onnx file, or a shipped model ({known})")
     if given.suffix.lower() != ".onnx":
         raise ValueError(f"expected an .onnx file, got {given}: a .keras file becomes one with `fer-tf export`")
