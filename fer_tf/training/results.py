@@ -114,7 +114,7 @@ def _seeds(cards: list[ModelCard], own: dict[str, Report], data: Splits, others:
 def _same_model(before: dict, after: dict) -> bool:
     """Tell whether two rows are of the same weights, as far as rows tell: data, recipe, seed, size, hits."""
     same = all(before.get(name) == after.get(name) for name in ("fingerprint", "recipe", "seed", "parameters", "bytes"))
-    hits = [{s: round(j["accuracy"] * j["n"]) for s, j in r["plain"].items() if "n" in j} for r in (before, after)]
+    hits = [{s: round(j["accuracy"] * j["n"]) for s, j in r["plain"].items()} for r in (before, after)]
     return same and hits[0].keys() == hits[1].keys() and all(abs(hits[0][s] - hits[1][s]) <= 2 for s in hits[0])
 
 

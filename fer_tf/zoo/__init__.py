@@ -99,7 +99,8 @@ def build(name: str, *, emotions: int, image_size: int | None = None, weights: s
         if not _fits(value, known[option]):
             expected = EXPECTED[type(known[option])]
             raise ValueError(f"{name}'s {option} must be {expected}, such as {known[option]}, got {value!r}")
-    trained = _trained_file(weights) if found.window == 1 else None
+    file = weights_file(weights) if found.window == 1 else None
+    trained = file if file and file.suffix == ".keras" else None
     start = None if trained else weights
     model = module.build(emotions=emotions, image_size=size, weights=start, **found.options, **options)
     if trained:
@@ -116,11 +117,7 @@ def copy_backbone(source, model, *, path) -> None:
     Raises ValueError that names the first layer which only one of the two has, or each in another shape, and one for
     pixels that are scaled in another way.
     """
-    theirs, ours = (
-        # the statistics of pixels that keras.applications keeps in a layer are not learned
-        {layer.name: layer for layer in backbone_layers(one) if type(layer).__name__ != "Normalization"}
-        for one in (source, model)
-    )
+    theirs, ours = ({layer.name: layer for layer in backbone_layers(one)} for one in (source, model))
     for name in [*ours, *theirs]:
         here, there = (_shapes(layers.get(name)) for layers in (ours, theirs))
         if here != there:
@@ -143,21 +140,15 @@ def _shapes(layer) -> list:
 
 
 def weights_file(weights: str | None) -> Path | None:
-    """Return the file that weights name, a `.keras` file by its run's folder, too; None where they name none."""
-    path = paths.ROOT / weights if weights else None  # an absolute path stays itself
-    return _trained_file(weights) or (path if path and path.is_file() else None)
-
-
-def _trained_file(weights: str | None) -> Path | None:
-    """Return the `.keras` file that weights name, itself or in a run's folder; None where they are of another kind."""
+    """Return the file that weights name, itself or as the model.keras of a run's folder; None if they name no file."""
     if not weights:
         return None
-    path = paths.ROOT / weights
+    path = paths.ROOT / weights  # an absolute path stays itself
     if (path / "model.keras").is_file():
         return path / "model.keras"
     if (path / "card.json").is_file() or (path.suffix == ".keras" and not path.is_file()):
         raise FileNotFoundError(f"no weights at {path}: expected the model.keras of a trained network, or its folder")
-    return path if path.suffix == ".keras" else None
+    return path if path.is_file() else None
 
 
 def load_model(path: Path):

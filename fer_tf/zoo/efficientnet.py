@@ -32,7 +32,8 @@ def build(*, emotions: int, image_size: int, weights: str | None = None, size="b
     if weights:
         source = pretrained(weights, SIZES[size], image_size)
         _check_scaling(source, weights)
-        zoo.copy_backbone(source, backbone, path=weights)
+        learned = keras.Model(source.get_layer("stem_conv_pad").input, source.output)  # without their preprocessing
+        zoo.copy_backbone(learned, backbone, path=weights)
     set_norm_momentum(backbone, norm_momentum)
 
     # --- head ---
