@@ -154,7 +154,7 @@ def test_what_a_file_of_weights_cannot_fill_is_named(tmp_path):
             r"does not fit vgg as it is built here: conv_1_1 is \[.*16\)\] here and .*8\)\]",
         ),
         ("vgg", {"width": 8, "stages": 3}, r"conv_4_1 is not here and \[\(3, 3, 32, 64\)\] there"),
-        ("lenet", {}, "holds vgg: a lenet starts from the model.keras of a trained lenet"),
+        ("lenet", {}, "holds vgg; lenet starts from the model.keras of a trained lenet"),
     ):
         with pytest.raises(ValueError, match=words):
             zoo.build(name, emotions=7, weights=str(tmp_path), **options)

@@ -106,7 +106,7 @@ def build(name: str, *, emotions: int, image_size: int | None = None, weights: s
     if trained:
         source = load_model(trained)
         if source.name != model.name:
-            raise ValueError(f"{trained} holds {source.name}: a {name} starts from the model.keras of a trained {name}")
+            raise ValueError(f"{trained} holds {source.name}; {name} starts from the model.keras of a trained {name}")
         copy_backbone(source, model, path=trained)
     return model
 
