@@ -60,8 +60,9 @@ def model_card(card: ModelCard, *, per_emotion: dict | None = None) -> str:
     shape = shape if card.window == 1 else (card.window, *shape)
     known = {key: card.data.get(key) for key in ("name", "fingerprint", "terms")}
     known["which rows"] = ROWS_OF.get(known["name"])
-    start = card.data.get("start", {}).get("data", {})
-    known["its start learned from"] = ": ".join(start[key] for key in ("name", "terms") if start.get(key))
+    known["its start learned from"] = _learned_from(card.data.get("start", {}))
+    for name, teacher in card.data.get("teachers", {}).items():
+        known[f"its teacher {name} learned from"] = _learned_from(teacher)
     trained = {k: v for k, v in card.recipe.items() if v not in (None, "", [], {})}
     parts = [
         f"# Model card: {card.name}",
@@ -158,6 +159,12 @@ def read_model_card(path: Path) -> str:
 
 def _fingerprint(path: Path) -> str | None:
     return json.loads(path.read_text(encoding="utf-8")).get("fingerprint")
+
+
+def _learned_from(model: dict) -> str:
+    """Return the data of a network as a run's data.json tells of it: name and terms."""
+    data = model.get("data", {})
+    return ": ".join(data[key] for key in ("name", "terms") if data.get(key))
 
 
 def _training(recipe: dict) -> str:

@@ -18,6 +18,11 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # what is started in t
 SHARED = paths.ROOT.parent / "shared" / "data"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the runs of whole suites: of two processes neither is to wait for them at the end."""
+    items.sort(key=lambda item: not item.name.startswith("test_the_suite_runs"))
+
+
 def patterns(n: int, *, seed: int, size: int = 32) -> LabelledFaces:
     """Return noisy images that a small network learns in seconds: emotion k is a bright bar in row k."""
     rng = np.random.default_rng(seed)

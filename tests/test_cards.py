@@ -94,11 +94,13 @@ def test_cards_say_which_rows_of_ferplus_judge(tiny, tmp_path, name):
     assert "| which rows |" not in cards.model_card(make_run(tmp_path / "b")) + cards.data_card(tiny)
 
 
-def test_a_card_says_what_its_start_learned_from(tmp_path):
+def test_a_card_says_what_start_and_teachers_learned_from(tmp_path):
     card = make_run(tmp_path / "a")
-    began = card.with_(data=card.data | {"start": {"sha256": "0", "data": {"name": "faces", "terms": "not for sale"}}})
-    assert "| its start learned from | faces: not for sale |" in cards.model_card(began)
-    assert "its start" not in cards.model_card(card)
+    model = {"sha256": "0", "data": {"name": "faces", "terms": "not for sale"}}
+    told = cards.model_card(card.with_(data=card.data | {"start": model, "teachers": {"vgg": model, "old": {}}}))
+    for who in ("its start", "its teacher vgg"):
+        assert f"| {who} learned from | faces: not for sale |" in told
+    assert "teacher old" not in told and "learned from" not in cards.model_card(card)
 
 
 def test_a_bare_card_claims_nothing():

@@ -4,6 +4,7 @@ import shutil
 import socket
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +41,11 @@ def test_help_lists_every_command():
     for command in ("download", "split", "train", "evaluate", "export", "image", "video", "bench", "measure", "suite"):
         assert command in done.stdout
     assert "models" in done.stdout and "robustness" in done.stdout
+
+
+def test_version_is_the_packages():
+    done = run("--version")
+    assert (done.returncode, done.stdout) == (0, f"fer-tf {version('fer-tf')}\n")
 
 
 def test_image_prints_every_face_sorted(picture, tmp_path):

@@ -92,6 +92,7 @@ def test_an_extra_notebook_runs_by_itself(path, tmp_path, monkeypatch):
 
 
 def test_the_suite_runs_on_real_fer2013(fer2013_csv, tmp_path):
-    given = {"dataset": "fer2013", "limit": "210", "epochs": "1", "frames": "15"}
-    result = run_suite(parameters=given, run_dir=tmp_path / "real")
-    assert all(n.status == "done" for n in result.notebooks)
+    """The notebooks that do something else on real faces, and what compares them; the others differ in the network."""
+    given = {"dataset": "fer2013", "limit": "210", "epochs": "1"}
+    result = run_suite(notebooks=["01", "02", "03", "11"], parameters=given, run_dir=tmp_path / "real")
+    assert [n.status for n in result.notebooks] == ["done"] * 4

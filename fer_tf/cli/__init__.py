@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from fer_tf import terminal
+from fer_tf import __version__, terminal
 from fer_tf.cli import convert, data, faces, judge, reports, serve, speed, train
 
 JOBS = (  # in the order of `fer-tf --help`
@@ -48,9 +48,18 @@ def main() -> None:
     app([argument for argument in sys.argv[1:] if argument != "--debug"])
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(f"fer-tf {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
 def _common(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what happens.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True)
+    ] = False,
 ) -> None:
     logging.basicConfig(level="INFO" if verbose else "WARNING", format="%(message)s")
