@@ -950,7 +950,8 @@ def test_architectures_train_a_step_on_other_backends(backend):
     if not find_spec(backend):
         pytest.skip(f"{backend} is not installed, so KERAS_BACKEND={backend} is not tried")
     script = STEPS[backend] + EVERY_ARCHITECTURE.format(tests=str(Path(__file__).parent))
-    quick = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"  # it compiles much, runs little
+    # JAX compiles more than it runs here.
+    quick = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
     environment = os.environ | {"KERAS_BACKEND": backend, "XLA_FLAGS": quick}
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr[-3000:]
