@@ -30,7 +30,7 @@ def clips(tmp_path) -> Path:
     return tmp_path / "list.txt"
 
 
-ray = pytest.mark.skipif(not find_spec("ray"), reason="Ray is not here: pip install 'fer-tf[scale]'")
+ray = pytest.mark.skipif(not find_spec("ray"), reason="Ray is not here: pip install -e '.[scale]'")
 
 
 @ray

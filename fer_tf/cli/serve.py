@@ -33,7 +33,7 @@ def serve(
 ) -> None:
     """Serve POST /v1/detect, a page at /, health checks and metrics until Ctrl-C; what was accepted is finished."""
     if not find_spec("fastapi") or not find_spec("uvicorn"):
-        raise ValueError("serving needs FastAPI and Uvicorn: pip install 'fer-tf[serve]'")
+        raise ValueError("serving needs FastAPI and Uvicorn: pip install -e '.[serve]' in the project's folder")
     import uvicorn
 
     from fer_tf.inference.detect import load_detector

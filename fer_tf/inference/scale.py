@@ -116,7 +116,9 @@ def _spread(jobs: list[dict], about: dict, workers: int | None, address: str | N
     try:
         import ray
     except ImportError as error:
-        raise ValueError("many clips need Ray: pip install 'fer-tf[scale]', or annotate them one by one") from error
+        raise ValueError(
+            "many clips need Ray: pip install -e '.[scale]' in the project's folder, or annotate them one by one"
+        ) from error
     quiet = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
     where = {"address": address} if address else {"address": "local", "num_cpus": workers or cores(), **quiet}
     ray.init(**where)
