@@ -36,9 +36,12 @@ SOURCES["ferplus"] = (
 
 ROWS_OF = {  # a data set's name -> which rows its figures are of, where that is a choice
     "ferplus-distribution": "learned from votes, of doubtful faces too; judged on faces on which one emotion has more "
-    "than half of the votes once single votes are dropped: not to be compared with accuracy on FER2013's labels",
-    "ferplus-majority": "faces on which one emotion has more than half of the votes once single votes are dropped",
-    "ferplus-argmax": "faces whose most frequent vote is an emotion, doubtful ones included",
+    "than half of the votes (for unknown and no face, too) once single votes are dropped: not to be compared with "
+    "accuracy on FER2013's labels",
+    "ferplus-majority": "faces on which one emotion has more than half of the votes (for unknown and no face, too) "
+    "once single votes are dropped",
+    "ferplus-argmax": "faces whose most frequent vote is an emotion, doubtful ones included; of equals the first in "
+    "FER+'s order",
 }
 
 
@@ -180,7 +183,7 @@ def _training(recipe: dict) -> str:
     again = "; saved as recipe.json, `fer-tf train --recipe recipe.json` trains it anew, on all rows"
     return (
         f"It began from {start}{taught}. Epochs: {epochs or 'not said'}. The weights were selected on valid by "
-        f"{recipe.get('monitor', 'accuracy')} and reported once on test, seed {recipe.get('seed', 'unknown')}. "
+        f"{recipe.get('monitor', 'accuracy')} and reported on test, seed {recipe.get('seed', 'unknown')}. "
         f"Every choice{again if recipe.get('dataset') else ''}:"
     )
 

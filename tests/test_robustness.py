@@ -133,15 +133,36 @@ def test_a_wrong_wish_is_refused_before_any_work(options, message, tmp_path, mon
         judge.robustness(["lenet"], **options)
 
 
-def test_the_committed_result_is_whole_and_names_no_path():
-    path = paths.ROOT / "reports" / "robustness.json"
+COMMITTED = {name: paths.ROOT / "reports" / f"{name}.json" for name in ("robustness", "robustness_ferplus")}
+
+
+@pytest.mark.parametrize("path", COMMITTED.values(), ids=COMMITTED)
+def test_the_committed_result_is_whole_and_names_no_path(path):
     text = path.read_text(encoding="utf-8")
     found = json.loads(text)
     assert list(found["corruptions"]) == list(CORRUPTIONS) and found["severities"] == [1, 2, 3, 4, 5]
-    assert {"lenet", "mobilenet_v2", "mobilenet_v2-int8"} <= set(found["models"])
+    assert {name.removesuffix("-int8") for name in found["models"] if name.endswith("-int8")} < set(found["models"])
     assert found["models"][found["baseline"]]["mce"] == pytest.approx(1)
     assert "/tmp" not in text and "/work" not in text and "/home" not in text
     assert found["corruptions"]["noise"]["amounts"] == list(CORRUPTIONS["noise"].amounts)
+
+
+OVER_25 = ("mobilenet_v2-int8", "mobilenet_v2_ferplus-int8", "vgg_small_ferplus-int8")  # points, in the README's order
+
+
+def test_the_readme_says_what_int8_loses():
+    lost = {}
+    for path in COMMITTED.values():
+        models = json.loads(path.read_text(encoding="utf-8"))["models"]
+        for name in (name for name in models if name.endswith("-int8")):
+            before, after = (models[which]["corrupted"] for which in (name.removesuffix("-int8"), name))
+            points = {kind: 100 * np.subtract(before[kind], after[kind]).max() for kind in before}
+            lost[name] = points.pop("brightness")
+            assert max(points.values()) < 2.55, "the README says 2.5"
+    most = [f"`{name}` {'loses up to ' * (k == 0)}{lost[name]:.1f}" for k, name in enumerate(OVER_25)]
+    text = " ".join((paths.ROOT / "README.md").read_text(encoding="utf-8").split())
+    assert f"{most[0]} points, {most[1]} and {most[2]}, of which" in text
+    assert {name for name in lost if lost[name] >= 2.55} == set(OVER_25)
 
 
 def test_the_same_file_on_two_backends_falls_alike():
