@@ -103,6 +103,21 @@ def test_a_card_says_what_start_and_teachers_learned_from(tmp_path):
     assert "teacher old" not in told and "learned from" not in cards.model_card(card)
 
 
+@pytest.mark.parametrize("given", ["mobilenet_v2-int8", paths.MODELS / "mobilenet_v2" / "model-int8.onnx"])
+def test_the_card_of_an_int8_file_has_its_own_figures(given):
+    text, beside = cards.read_model_card(cards.find_card(given)), ModelCard.load(cards.find_card("mobilenet_v2"))
+    assert "# Model card: mobilenet_v2-int8" in text and beside.files["model-int8.onnx"]["sha256"] in text
+    assert f"{100 * beside.metrics['test']['accuracy']:.2f} %" not in text and "`model.onnx`" not in text
+
+
+def test_damaged_papers_are_named(tmp_path):
+    make_run(tmp_path / "a")
+    for metrics in ("[]", "{"):
+        (tmp_path / "a" / "metrics.json").write_text(metrics)
+        with pytest.raises(ValueError, match=r"card\.json, or a metrics\.json beside it, is damaged"):
+            cards.read_model_card(tmp_path / "a" / "card.json")
+
+
 def test_a_bare_card_claims_nothing():
     text = cards.model_card(ModelCard(name="bare", architecture="lenet", emotions=("a", "b"), image_size=48))
     for told in ("reports none", "was not measured", "names none", "does not say", "does not name them"):

@@ -53,6 +53,13 @@ def test_lists_what_cards_say_and_names_what_is_broken(runs):
         assert words in found["unusable"][name]
 
 
+def test_a_damaged_shipped_model_hides_no_other(runs, monkeypatch):
+    monkeypatch.setattr(paths, "MODELS", runs / "2026")
+    shutil.copytree(runs / "cut", runs / "2026" / "half")
+    found = catalogue(runs)
+    assert set(found["models"]) == {"lenet"} and "has 3 bytes" in found["unusable"]["half"]
+
+
 def test_another_network_is_not_the_measured_one(runs):
     card = ModelCard.load(runs / "train" / "card.json")
     keras_file = card.files["model.keras"]

@@ -288,6 +288,20 @@ def test_debug_shows_the_traceback(tmp_path):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="POSIX shells close streams so")
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["train", "--recipe", "plain.toml"], "the recipe plain.toml names no data set: give --dataset"),
+        (["export", "x.onnx", "--repository", "r", "--contract", "model-zoo"], "leave out --target and --contract"),
+        (["export", "x.keras", "--version", "2"], "give --repository, too"),
+    ],
+)
+def test_what_would_be_ignored_or_guessed_is_refused(arguments, says, tmp_path):
+    (tmp_path / "plain.toml").write_text('architecture = "lenet"')
+    done = run(*arguments, cwd=tmp_path)
+    assert done.returncode == 1 and says in done.stderr and {p.name for p in tmp_path.iterdir()} == {"plain.toml"}
+
+
 @pytest.mark.parametrize("closed", ["2>&-", ">&-", ">&- 2>&-"])
 def test_a_closed_stream_is_no_obstacle(closed):
     done = subprocess.run(f"{FER_TF} models --json {closed}", shell=True, capture_output=True, text=True)

@@ -13,7 +13,7 @@ from tiny_onnx import HAPPY_IS_RED, write_model_zoo, write_onnx
 from fer_tf import paths
 from fer_tf.card import ModelCard, describe_file
 from fer_tf.data.download import SOURCES
-from fer_tf.inference.engine import BACKENDS, PROVIDERS, load_engine, resolve_model
+from fer_tf.inference.engine import BACKENDS, PROVIDERS, load_engine, resolve_model, shipped_model
 from fer_tf.labels import FER2013
 
 EVERYWHERE = pytest.mark.parametrize("backend", BACKENDS)
@@ -142,11 +142,17 @@ def test_a_card_beside_must_be_that_of_the_file(model_zoo):
         load_engine(path.with_name("other.onnx"))
 
 
-def test_finds_models_by_name_folder_and_file(model, monkeypatch):
+def test_finds_models_by_name_folder_and_file(model, tmp_path, monkeypatch):
     folder = model.parent
     monkeypatch.setattr(paths, "MODELS", folder.parent)
     for given in (model, folder, str(model), folder.name):
         assert resolve_model(given) == model
+    mine = tmp_path / "here" / folder.name
+    mine.mkdir(parents=True)
+    monkeypatch.chdir(mine.parent)
+    shutil.copy(model, mine)
+    assert resolve_model(folder.name).resolve() == mine / model.name and shipped_model(folder.name) == model
+    assert shipped_model("nothing_of_this_name") is None
 
 
 def test_a_folder_of_one_other_precision_alone_is_that_file(model, tmp_path, monkeypatch):

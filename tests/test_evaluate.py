@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
-from fer_tf import labels
+from fer_tf import labels, paths
 from fer_tf.calibration import calibration_bins, disagreement, expected_calibration_error, fit_temperature
 from fer_tf.card import ModelCard
 from fer_tf.training.evaluate import affect_report, judge, predict, report, wilson_interval
-from fer_tf.training.results import add, read, row
+from fer_tf.training.results import add, check, read, row
 
 RNG = np.random.default_rng(0)
 LABELS = RNG.integers(0, 7, 500)
@@ -158,9 +158,21 @@ def test_runs_of_other_seeds_stand_beside_the_models_own(tiny, tmp_path):
     assert [one["test"]["accuracy"] for one in found] == [0.1, told[0]["test"].accuracy, 0.5]
     for other, words in ((model(4), "seed 4 comes twice"), (model(5, epochs=9), "by another recipe than oracle")):
         with pytest.raises(ValueError, match=words):
+            check(tmp_path / "none.json", [seer], tiny, [other])
+        with pytest.raises(ValueError, match=words):
             row([seer], tiny, plain=told, ten=told, others=[other])
     with pytest.raises(ValueError, match="an ensemble has no seeds"):
         row([seer, seer], tiny, plain=told, ten=told, others=[model(5)])
+    (tmp_path / "other.json").write_text("{}[")
+    unnamed = SimpleNamespace(card=seer.card, path=paths.MODELS / "lenet" / "other.onnx")
+    unseeded = SimpleNamespace(card=seer.card.with_(recipe={}))
+    for engine, table, others, words in (
+        (seer, "other.json", [], "was not written by"),
+        (unnamed, "none.json", [], r"does not name other\.onnx"),
+        (unseeded, "none.json", [model(5)], "tells no seed"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            check(tmp_path / table, [engine], tiny, others)
 
 
 @pytest.mark.parametrize(

@@ -256,6 +256,14 @@ def test_training_goes_on_from_the_weights_and_not_from_their_average(tiny, tmp_
     assert np.abs(kinds["averaged"] - kinds["model"]).max() > 0.01
 
 
+def test_at_the_end_the_model_has_the_weights_that_were_selected(tiny, tmp_path):
+    recipe = RECIPE.with_(head_epochs=0, epochs=2, ema=0.9, learning_rate=0.03)
+    model = fit.build_model(recipe, emotions=7)
+    fit.fit(model, tiny, recipe, tmp_path, report=lambda line: None)
+    for mine, kept in zip(model.get_weights(), load_keras(tmp_path).model.get_weights(), strict=True):
+        np.testing.assert_array_equal(mine, kept)
+
+
 def test_averaged_weights_get_statistics_of_their_own_and_all_comes_back(tiny):
     recipe = RECIPE.with_(ema=0.9, batch_size=35)
     model = fit.build_model(recipe, emotions=7)
@@ -495,6 +503,14 @@ def test_a_run_knows_its_start_again(tiny, tmp_path):
         claim(tmp_path, RECIPE, tiny, models={"start": {"sha256": "b"}}),
     ):
         pass
+
+
+def test_a_run_carries_the_notices_of_its_start_on(tmp_path):
+    (tmp_path / "model.keras").touch()
+    about = {"architecture": "lenet", "emotions": FER2013, "image_size": 32}
+    ModelCard(name="a", notices=("From b.", "From c."), **about).save(tmp_path / "card.json")
+    assert run.notices(RECIPE.with_(weights=str(tmp_path), notice="From c.")) == ("From c.", "From b.")
+    assert run.notices(RECIPE) == ()
 
 
 def test_a_run_is_known_whose_options_json_writes_otherwise(tiny, tmp_path):

@@ -74,7 +74,7 @@ def test_an_emotion_that_one_group_lacks_is_in_nobodys_macro_f1():
 
 def test_an_empty_answer_is_a_face_that_was_not_found(tmp_path):
     table = rows(red=(30, 40), blue=(30, 40)).assign(team=["a|b"] * 40 + ["blue"] * 40)
-    table.loc[:4, "predicted"] = ""
+    table.loc[:4, "predicted"] = ["", " ", "", "  ", ""]
     table.to_csv(tmp_path / "a.csv", index=False)
     (found,) = group_report(read_rows(tmp_path / "a.csv", by=["team"]), by=["team"])
     odd = next(group for group in found.groups if group.name == "a|b")

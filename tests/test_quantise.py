@@ -61,12 +61,21 @@ def test_weights_of_16_bits_are_half_the_file_and_change_little(exported, tiny):
         quantise(exported, tiny, precision="int4")
 
 
-def test_a_loss_of_accuracy_is_refused_and_leaves_nothing(exported, tiny, tmp_path):
+def test_a_loss_of_accuracy_is_refused_and_leaves_nothing(exported, tiny, tmp_path, monkeypatch):
     for path in (exported / "model.onnx", exported / "card.json"):
         (tmp_path / path.name).write_bytes(path.read_bytes())
     with pytest.raises(RuntimeError, match=r"was not saved: accuracy on valid falls"):
         quantise(tmp_path, tiny, rows=30, allowed=-1.0)
     assert {path.name for path in tmp_path.iterdir()} == {"model.onnx", "card.json"}
+
+    def slowly(*given):
+        ModelCard.load(tmp_path / "card.json").with_(files={"meanwhile": {}}).save(tmp_path / "card.json")
+        return predict(*given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("fer_tf.training.quantise.predict", slowly)
+        quantise(tmp_path, tiny, precision="fp16")
+    assert set(ModelCard.load(tmp_path / "card.json").files) == {"meanwhile", FP16}
     with pytest.raises(ValueError, match="was trained on patterns, not on patterns as it is cut here"):
         quantise(tmp_path, replace(tiny, train=tiny.valid), rows=30)
     with pytest.raises(FileNotFoundError, match="run `fer-tf export` first"):

@@ -9,6 +9,7 @@ def test_a_recipe_survives_its_file(tmp_path, suffix):
         architecture="mobilenet_v2",
         options={"dropout": 0.1},
         patience=3,
+        notice="From Émile's network \U0001f600",
         augmentation=Augmentation(rotate=0.0, erase=0.1),
     )
     recipe.save(tmp_path / f"recipe{suffix}")
@@ -85,6 +86,9 @@ def test_changes_from_the_command_line():
     )
     assert (recipe.epochs, recipe.schedule, recipe.augmentation.flip, recipe.patience) == (3, "step", False, 2)
     assert recipe.options == {"dropout": 0.1} and with_texts(recipe, ["patience=none"]).patience is None
+    began = recipe.with_(weights="a", notice="From a.")
+    assert with_texts(began, ["weights=b"]).notice == "" and with_texts(began, ["epochs=2"]).notice == "From a."
+    assert with_texts(began, ["weights=b", "notice=From b."]).notice == "From b."
     for change, message in [
         ("epochs", "NAME=VALUE"),
         ("epochs=x", "epochs must be int"),

@@ -167,6 +167,17 @@ def test_a_start_that_scales_pixels_otherwise_is_refused(tmp_path):
         zoo.build("vit", emotions=7, size="nano", patch_size=8, weights=str(tmp_path / "model.keras"))
 
 
+def test_a_preset_of_swin_fits_the_size_that_it_was_made_for(tmp_path):
+    import keras_hub
+
+    small = {"embed_dim": 8, "depths": (1, 1), "num_heads": (1, 2), "patch_size": 4, "window_size": 6}
+    keras_hub.models.SwinTransformerBackbone(image_shape=(48, 48, 3), **small).save_to_preset(str(tmp_path))
+    model = zoo.build("swin", emotions=7, image_size=48, size="nano", weights=str(tmp_path))
+    assert model.output_shape == (None, 7)
+    with pytest.raises(ValueError, match="do not fit image_size 32"):
+        zoo.build("swin", emotions=7, image_size=32, size="nano", weights=str(tmp_path))
+
+
 def test_a_stem_of_convolutions_gives_a_vit_the_same_tokens():
     plain, stem = (zoo.build("vit", emotions=7, size="nano", patch_size=8, stem=s) for s in ("patches", "convolutions"))
     assert stem.get_layer("patches").output.shape == plain.get_layer("patches").output.shape == (None, 6, 6, 64)

@@ -53,6 +53,10 @@ def evaluate(
         size = max(FER2013_SIZE, *(engine.card.image_size for engine in engines))
         seed = first.recipe.get("data_seed", 0)  # the splits that it was trained on
         data = load(dataset, labels=labels, image_size=size, seed=seed, limit=limit, window=first.window)
+    if results:
+        from fer_tf.training.results import add, check, row
+
+        check(results, engines, data, others)
     if limit is None:
         _say_if_cut_otherwise(engines, data)
     with bar("evaluate", unit="faces") as advance:
@@ -66,8 +70,6 @@ def evaluate(
     shares = tables.per_emotion(reports["test"].per_emotion, title="test, per emotion")
     show(about | {"reports": judged}, tables.metrics(judged, title=title), shares, as_json=as_json)
     if results:
-        from fer_tf.training.results import add, row
-
         told = {views: (reports, predictions)}
         for count in (1, 10):
             with bar(f"{count} views", unit="faces") as advance:

@@ -36,6 +36,8 @@ def train(
     chosen = with_texts(find_recipe(recipe), change)
     given = {"dataset": dataset, "labels": labels}
     chosen = chosen.with_(**{name: value for name, value in given.items() if value})
+    if not chosen.dataset:
+        raise ValueError(f"the recipe {recipe} names no data set: give --dataset")
     folder = run_dir or paths.RUNS / Path(recipe).stem
     from fer_tf.data.fer2013 import SIZE as FER2013_SIZE
     from fer_tf.data.readers import load

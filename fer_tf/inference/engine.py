@@ -16,6 +16,7 @@ from fer_tf.faces import LUMA, check_crops
 from fer_tf.inference.kserve import Remote, card_text, is_remote
 
 PROVIDERS = {"openvino-provider": "OpenVINOExecutionProvider", "cpu": "CPUExecutionProvider"}
+PRECISIONS = ("-int8", "-fp16")  # what stands behind the name of a model's file of another precision
 MOST = 1024
 """Threads or requests at most: no machine has use for more, and a runtime would try."""
 BACKENDS = (*PROVIDERS, "openvino")
@@ -138,26 +139,39 @@ def load_engine(
 def resolve_model(name_or_path: Path | str) -> Path:
     """Return the ONNX file of a shipped model's name, a folder or a path; raises FileNotFoundError or ValueError.
 
-    The name with "-int8" or "-fp16" behind it is the model's file of that precision. A folder without model.onnx is its
-    one file of another precision, if it holds one alone.
+    What lies at the path comes first, as everywhere. A folder without model.onnx is its one file of another precision,
+    if it holds one alone.
     """
     given = Path(name_or_path)
-    precision = next((end for end in ("-int8", "-fp16") if given.name.endswith(end)), "")
-    shipped = paths.MODELS / given.name.removesuffix(precision) / f"model{precision}.onnx"
-    if len(given.parts) == 1 and shipped.is_file():
+    if len(given.parts) == 1 and not given.exists() and (shipped := shipped_model(given.name)):
         return shipped
-    folder = paths.MODELS / given if len(given.parts) == 1 and not given.exists() else given
-    if folder.is_dir():
-        found = [folder / "model.onnx"] if (folder / "model.onnx").is_file() else list(folder.glob("model-*.onnx"))
-        if len(found) != 1:
-            raise FileNotFoundError(f"{folder} holds no model.onnx: a run gets one from `fer-tf export {folder}`")
-        return found[0]
+    if given.is_dir():
+        return _file_in(given)
     if not given.is_file():
         known = ", ".join(sorted({path.parent.name for path in paths.MODELS.glob("*/model*.onnx")})) or "none"
         raise FileNotFoundError(f"there is no model {str(given)!r}: give an .onnx file, or a shipped model ({known})")
     if given.suffix.lower() != ".onnx":
         raise ValueError(f"expected an .onnx file, got {given}: a .keras file becomes one with `fer-tf export`")
     return given
+
+
+def shipped_model(name: str) -> Path | None:
+    """Return the ONNX file of a shipped model, whatever lies in the working directory; None if none has this name.
+
+    The name with "-int8" or "-fp16" behind it is the model's file of that precision.
+    """
+    precision = next((end for end in PRECISIONS if name.endswith(end)), "")
+    exact = paths.MODELS / name.removesuffix(precision) / f"model{precision}.onnx"
+    if exact.is_file():
+        return exact
+    return _file_in(paths.MODELS / name) if (paths.MODELS / name).is_dir() else None
+
+
+def _file_in(folder: Path) -> Path:
+    found = [folder / "model.onnx"] if (folder / "model.onnx").is_file() else list(folder.glob("model-*.onnx"))
+    if len(found) != 1:
+        raise FileNotFoundError(f"{folder} holds no model.onnx: a run gets one from `fer-tf export {folder}`")
+    return found[0]
 
 
 def _card_inside(path: Path, text: str) -> ModelCard:

@@ -16,26 +16,31 @@ def catalogue(runs: Path = paths.RUNS) -> dict:
     architectures  name -> image size, source and, where `fer-tf measure` has been there, the figures of it
     models, runs   name -> the card, and "folder", "label_set", "input_shape", "parameters", "multiply_adds", "file" and
                    "test" (its headline); None for what the card does not tell
-    unusable       folder of an unfinished or damaged run -> what is wrong with it
+    unusable       folder of an unfinished or damaged run, or name of a damaged model -> what is wrong with it
     """
     measured = zoo.measured()["architectures"]
     architectures = {
         name: {"image_size": known.image_size, "source": known.source, **measured.get(name, {})}
         for name, known in zoo.ARCHITECTURES.items()
     }
-    shipped = {path.parent.name: _entry(path.parent, measured) for path in sorted(paths.MODELS.glob("*/card.json"))}
-    trained, unusable = {}, {}
-    for folder in sorted({path.parent for name in ("card.json", "recipe.json") for path in runs.rglob(name)}):
-        name = folder.relative_to(runs).as_posix()
-        if (folder / "recipe.json").is_file() and not is_finished(folder):
-            unusable[name] = "not finished; what trained it resumes it"
-            continue
+    shipped, trained, unusable = {}, {}, {}
+
+    def describe(folder: Path, name: str, found: dict) -> None:
         try:
-            trained[name] = _entry(folder, measured)
+            found[name] = _entry(folder, measured)
         except (ValueError, OSError) as error:
             unusable[name] = str(error)
         except (KeyError, TypeError, AttributeError) as error:  # a card that somebody wrote by hand
             unusable[name] = f"its card is damaged ({error!r})"
+
+    for path in sorted(paths.MODELS.glob("*/card.json")):
+        describe(path.parent, path.parent.name, shipped)
+    for folder in sorted({path.parent for name in ("card.json", "recipe.json") for path in runs.rglob(name)}):
+        name = folder.relative_to(runs).as_posix()
+        if (folder / "recipe.json").is_file() and not is_finished(folder):
+            unusable[name] = "not finished; what trained it resumes it"
+        else:
+            describe(folder, name, trained)
     return {"architectures": architectures, "models": shipped, "runs": trained, "unusable": unusable}
 
 

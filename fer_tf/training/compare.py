@@ -115,7 +115,7 @@ def read_run(folder: Path) -> Run:
     except (ValueError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(f"{folder} holds a damaged file ({error}): train it again") from error
     return Run(
-        name=folder.name,
+        name=folder.resolve().name,
         folder=folder,
         card=ModelCard.load(folder / "card.json"),
         history=pd.read_csv(folder / "history.csv"),
@@ -328,11 +328,14 @@ def judged_data(runs: Sequence[Run], *, limit: int | None = None) -> Splits:
 
     limit  rows per split that the training was given; all of them are tried, too
 
-    Raises what `load` does where the data are not there, ValueError if they are not those of the cards' fingerprint.
+    Raises what `load` does where the data are not there, ValueError if they are not those of the cards' fingerprint or
+    are clips.
     """
     from fer_tf.data.readers import SIZE, load
 
     card = runs[0].card
+    if card.window > 1:
+        raise ValueError("these runs learned from clips, which are not read anew: only pictures are")
     dataset, labels = card.recipe.get("dataset") or card.data.get("name", ""), card.recipe.get("labels", "auto")
     own = dataset != "ferplus" and labels in ("auto", "fer2013", "fer2013-votes")
     for size in sorted({SIZE, *(max(SIZE, run.card.image_size) for run in runs)}):

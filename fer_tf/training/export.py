@@ -71,7 +71,8 @@ def export(
     finally:
         temporary.unlink(missing_ok=True)
     described = describe_file(target) | cost | {"opset": OPSET, "parity": parity}
-    card.with_(files=card.files | {target.name: described}).save(card_path)
+    there = ModelCard.load(card_path).files if card_path.is_file() else {}  # more may have come in the meantime
+    card.with_(files=card.files | there | {target.name: described}).save(card_path)
     return Exported(path=target, opset=OPSET, parity=parity)
 
 

@@ -58,7 +58,8 @@ def fit(
 ) -> ModelCard:
     """Train `model`, select on valid, report test once, leave everything in `run_dir`; returns the card.
 
-    A run of the same recipe and data in `run_dir` is resumed, and where it was finished, `model` gets its weights; the
+    At the end `model` has the weights that were selected, as model.keras has them. A run of the same recipe and data in
+    `run_dir` is resumed, and one that is finished is not trained again; the
     folder of another run raises ValueError, and so does a training that diverges or a teacher of other emotions;
     FileNotFoundError for a teacher that is not there. RuntimeError if another process trains in `run_dir`. `devices`
     share every batch, on JAX; None takes all accelerators that there are. A run may be resumed on another number of
@@ -105,6 +106,7 @@ def fit(
         run.draw_history(run_dir, progress.history)
         card = run.finish(run_dir, data, recipe)
         (run_dir / "checkpoint.npz").unlink()
+        model.load_weights(run_dir / "model.keras")
     return card
 
 

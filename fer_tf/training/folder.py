@@ -1,4 +1,4 @@
-"""The run folder: who owns it, and its log. Without Keras, so that a wrong folder is refused before anything starts."""
+"""The run folder: who owns it, and its log. Without Keras."""
 
 import json
 from contextlib import contextmanager

@@ -137,6 +137,7 @@ def read_rows(path: Path | str, *, by: Sequence[str]):
     for name in {"label", answered} - {"path"}:
         for i, word in enumerate(rows[name]):
             if name == "predicted" and not word.strip():  # no face was found
+                rows.loc[i, name] = ""
                 continue
             try:
                 rows.loc[i, name] = canonical(word)

@@ -64,9 +64,12 @@ def quantise(
         )
     known = card.data.get("fingerprint")
     if known and known != data.fingerprint:
-        raise ValueError(f"{card.name} was trained on {card.data['name']}, not on {data.name} as it is cut here")
+        raise ValueError(
+            f"{card.name} was trained on {card.data['name']}, not on {data.name} as it is cut here: take the data set, "
+            "labels and limit of its training"
+        )
     before = _accuracy(engine, data)
-    about = {"parameters": card.files[path.name].get("parameters")}
+    about = {"parameters": card.files.get(path.name, {}).get("parameters")}
     if precision == "int8":
         faces = data.train.take(sample(data.train.labels, rows, seed=seed))
         smaller = _in_integers(onnx.load(path), faces.crops(card.image_size))
@@ -88,7 +91,8 @@ def quantise(
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
-    card.with_(files=card.files | {target.name: describe_file(target) | about}).save(source / "card.json")
+    now = ModelCard.load(source / "card.json")  # another file may have come while this one was judged
+    now.with_(files=now.files | {target.name: describe_file(target) | about}).save(source / "card.json")
     return Quantised(path=target, accuracy=(before, after), bytes=(path.stat().st_size, target.stat().st_size))
 
 

@@ -190,7 +190,7 @@ class Recipe:
     def save(self, path: Path) -> None:
         """Write a `.toml` or `.json` recipe that `load` reads back as an equal one."""
         values = self.to_dict()
-        text = _toml(values) if path.suffix == ".toml" else json.dumps(values, indent=2) + "\n"
+        text = _toml(values) if path.suffix == ".toml" else json.dumps(values, indent=2, ensure_ascii=False) + "\n"
         path.write_text(text, encoding="utf-8")
 
 
@@ -216,7 +216,10 @@ def find_recipe(name: str) -> Recipe:
 
 
 def with_texts(recipe: Recipe, changes: list[str]) -> Recipe:
-    """Return the recipe with changes such as "epochs=3", "augmentation.flip=false" or "schedule=step"."""
+    """Return the recipe with changes such as "epochs=3", "augmentation.flip=false" or "schedule=step".
+
+    A notice is of the weights that it came with: other ones are without, unless the changes give one.
+    """
     values = recipe.to_dict()
     for change in changes:
         name, equals, text = change.partition("=")
@@ -231,16 +234,21 @@ def with_texts(recipe: Recipe, changes: list[str]) -> Recipe:
             values[table] = values[table] | {key: value}
         else:
             values[name.strip()] = value
+    if values["weights"] != recipe.weights and values["notice"] == recipe.notice:
+        values["notice"] = ""
     return Recipe.from_dict(values)
 
 
 def _toml(values: dict) -> str:
     """Write plain values and one level of tables; None, which TOML lacks, is left out: `load` puts the default."""
-    plain = {k: v for k, v in values.items() if v is not None and not isinstance(v, dict)}
-    lines = [f"{name} = {json.dumps(value)}" for name, value in plain.items()]
+
+    def line(name: str, value) -> str:
+        return f"{name} = {json.dumps(value, ensure_ascii=False)}"
+
+    lines = [line(name, value) for name, value in values.items() if value is not None and not isinstance(value, dict)]
     for name, table in values.items():
         if isinstance(table, dict):
-            lines += ["", f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in table.items())]
+            lines += ["", f"[{name}]", *(line(key, value) for key, value in table.items())]
     return "\n".join(lines) + "\n"
 
 

@@ -57,6 +57,15 @@ def row(engines: list, data: Splits, *, plain: tuple, ten: tuple, others: Sequen
     }
 
 
+def check(path: Path, engines: list, data: Splits, others: Sequence[Run] = ()) -> None:
+    """Raise ValueError or FileNotFoundError for what `row` and `add` would refuse, before anything is judged."""
+    if path.is_file():
+        read(path)
+    for engine in engines:
+        _file(engine)
+    _check_others([engine.card for engine in engines], data, others)
+
+
 def add(path: Path, found: dict) -> dict:
     """Write a row into the table at `path`, in place of an earlier one of the same model and data set; return all rows.
 
@@ -93,10 +102,21 @@ def _seeds(cards: list[ModelCard], own: dict[str, Report], data: Splits, others:
     """Return accuracy and macro-F1 per split of the one model's seed and of each other, by seed."""
     if not others:
         return None
-    if len(cards) > 1:
+    _check_others(cards, data, others)
+    names = "accuracy", "macro_f1"
+    found = {cards[0].recipe["seed"]: {s: {n: getattr(report, n) for n in names} for s, report in own.items()}}
+    found |= {run.card.recipe["seed"]: {s: {n: run.metrics[s][n] for n in names} for s in own} for run in others}
+    return [{"seed": seed} | found[seed] for seed in sorted(found)]
+
+
+def _check_others(cards: list[ModelCard], data: Splits, others: Sequence[Run]) -> None:
+    """Refuse runs that are not the one model's training with another seed."""
+    if others and len(cards) > 1:
         raise ValueError("an ensemble has no seeds to add: give runs of other seeds with one model")
-    names, known = ("accuracy", "macro_f1"), cards[0].recipe
-    found = {known["seed"]: {s: {n: getattr(report, n) for n in names} for s, report in own.items()}}
+    known = cards[0].recipe
+    if others and "seed" not in known:
+        raise ValueError(f"the card of {cards[0].name} tells no seed, so no run is by its recipe with another one")
+    taken = {known.get("seed")}
     for run in others:
         theirs = run.card.recipe
         same = same_recipe(theirs | {"seed": 0}, Recipe.from_dict(known | {"seed": 0}))
@@ -105,10 +125,9 @@ def _seeds(cards: list[ModelCard], own: dict[str, Report], data: Splits, others:
             raise ValueError(
                 f"{run.folder} was trained by another recipe than {cards[0].name}, on other data, or by other teachers"
             )
-        if theirs["seed"] in found:
+        if theirs["seed"] in taken:
             raise ValueError(f"seed {theirs['seed']} comes twice, the second time from {run.folder}")
-        found[theirs["seed"]] = {split: {n: run.metrics[split][n] for n in names} for split in own}
-    return [{"seed": seed} | found[seed] for seed in sorted(found)]
+        taken.add(theirs["seed"])
 
 
 def _same_model(before: dict, after: dict) -> bool:
@@ -125,10 +144,17 @@ def _found(judged: Report) -> dict:
 
 
 def _file(engine) -> dict:
-    """Return what the card beside the engine's file says of it; the one inside an .onnx file cannot know."""
+    """Return what the card beside the engine's file says of it; the one inside an .onnx file cannot know.
+
+    Raises FileNotFoundError without that card, ValueError if it does not name the file.
+    """
     if not hasattr(engine, "path"):
         return engine.card.files["model.keras"]
-    return ModelCard.load(engine.path.with_name("card.json")).files[engine.path.name]
+    card = engine.path.with_name("card.json")
+    files = ModelCard.load(card).files
+    if engine.path.name not in files:
+        raise ValueError(f"{card} does not name {engine.path.name}: export it again, or give its name back")
+    return files[engine.path.name]
 
 
 def _figures(judged: dict, predictions: dict[str, np.ndarray], *, temperature: float | None) -> dict:

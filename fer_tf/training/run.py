@@ -62,7 +62,7 @@ def load_progress(run_dir: Path) -> Progress:
     try:
         with np.load(path) as saved:
             return Progress(**json.loads(str(saved["progress"])))
-    except (ValueError, KeyError, BadZipFile) as error:
+    except (ValueError, KeyError, EOFError, BadZipFile) as error:
         raise ValueError(f"{path} is damaged ({error}): delete {run_dir} and train again") from error
 
 
@@ -144,7 +144,7 @@ def finish(run_dir: Path, data: Splits, recipe: Recipe, *, affect: bool = False)
     model = zoo.load_model(run_dir / "model.keras")
     described = describe_file(run_dir / "model.keras") | {"parameters": count_parameters(run_dir / "model.keras")}
     card = ModelCard(
-        name=run_dir.name,
+        name=run_dir.resolve().name,
         architecture=recipe.architecture,
         emotions=data.emotions,
         image_size=model.input_shape[-2],
@@ -152,7 +152,7 @@ def finish(run_dir: Path, data: Splits, recipe: Recipe, *, affect: bool = False)
         recipe=recipe.to_dict(),
         data=json.loads((run_dir / "data.json").read_text(encoding="utf-8")),
         versions=_versions(),
-        notices=(recipe.notice,) if recipe.notice else (),
+        notices=notices(recipe),
         files={"model.keras": described},
     )
     engine = KerasEngine(model, card)
@@ -172,6 +172,14 @@ def finish(run_dir: Path, data: Splits, recipe: Recipe, *, affect: bool = False)
     card.save(run_dir / "card.json")
     write_atomically(run_dir / "metrics.json", (json.dumps(metrics, indent=2) + "\n").encode())
     return card
+
+
+def notices(recipe: Recipe) -> tuple[str, ...]:
+    """Return the recipe's notice and those of the trained network that it starts from, each once."""
+    start = zoo.weights_file(recipe.weights)
+    card = start and start.with_name("card.json")
+    inherited = ModelCard.load(card).notices if card and card.is_file() else ()
+    return tuple(dict.fromkeys(notice for notice in (recipe.notice, *inherited) if notice))
 
 
 def _versions() -> dict:

@@ -10,7 +10,7 @@ from fer_tf import paths, zoo
 from fer_tf.card import ModelCard, describe_file
 from fer_tf.data.labelled import LabelledFaces
 from fer_tf.faces import softmax
-from fer_tf.inference.engine import load_engine
+from fer_tf.inference.engine import load_engine, shipped_model
 from fer_tf.training import evaluate
 from fer_tf.training.recipe import Recipe
 
@@ -22,8 +22,8 @@ def find_teachers(names: list[str], emotions: tuple[str, ...]) -> list:
     """
     engines = []
     for name in names:
-        shipped = len(Path(name).parts) == 1 and not Path(name).suffix
-        engine = load_engine(name if shipped else paths.ROOT / name)
+        plain = len(Path(name).parts) == 1 and not Path(name).suffix
+        engine = load_engine(shipped_model(name) or name if plain else paths.ROOT / name)
         if set(engine.card.emotions) != set(emotions) or engine.card.window > 1:
             raise ValueError(
                 f"the teacher {name} names {', '.join(engine.card.emotions)} of {engine.card.window} frame(s); the "

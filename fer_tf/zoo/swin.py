@@ -56,7 +56,7 @@ def build(
     Windows have as many patches a side as the last stage has, so that it is one window: 7 at the published 224 px.
 
     weights     None, or a preset of keras_hub by name or directory, such as "swin_tiny_patch4_window7_224"; it decides
-                size and patch size itself and fits image_size 224
+                size and patch size itself and fits one image_size alone, there 224; ValueError for others
     size        nano, tiny or base
     patch_size  pixels; 4 as published, 2 keeps small pictures sharp
     """
@@ -81,7 +81,10 @@ def build(
         kind = SIZES[size] | {"patch_size": patch_size, "window_size": image_size // stride}
         backbone = backbone_class(image_shape=shape, name="backbone", **kind)
     else:
-        backbone = backbone_class.from_preset(weights, image_shape=shape, name="backbone")
+        try:
+            backbone = backbone_class.from_preset(weights, image_shape=shape, name="backbone")
+        except ValueError as error:
+            raise ValueError(f"swin's weights {weights} do not fit image_size {image_size} ({error})") from error
     x = backbone(x)  # (n, (image_size / stride) ** 2, c)
 
     # --- head ---
