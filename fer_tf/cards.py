@@ -10,7 +10,6 @@ from fer_tf import paths
 from fer_tf.card import INTENDED_USE, ModelCard
 from fer_tf.data.labelled import Splits
 from fer_tf.files import write_atomically
-from fer_tf.inference.engine import PRECISIONS, load_engine, resolve_model, shipped_model
 
 ROWS = {"valid": "valid", "valid_clean": "valid, clean", "test": "test", "test_clean": "test, clean"}
 NOT_FOR = (
@@ -47,14 +46,8 @@ ROWS_OF = {  # a data set's name -> which rows its figures are of, where that is
 
 
 def find_card(model: str | Path) -> Path:
-    """Return the card.json of a shipped model's name, a run folder, or a file with its card beside it.
-
-    Of an .onnx file of another precision, or its name, it is the file: the card inside has its own figures.
-    """
+    """Return the card.json of a shipped model's name, a run folder, or a file with its card beside it."""
     path = Path(model)
-    named = not path.exists() and path.name.endswith(PRECISIONS) and shipped_model(path.name)
-    if named or path.match("model-*.onnx"):
-        return resolve_model(model)
     folders = (path if path.is_dir() else path.parent) if path.exists() else paths.MODELS / path.name
     if not (folders / "card.json").is_file():
         known = ", ".join(sorted(found.parent.name for found in paths.MODELS.glob("*/card.json")))
@@ -163,14 +156,9 @@ def write_cards(run_dir: Path, *, data: Splits | None = None) -> list[Path]:
 def read_model_card(path: Path) -> str:
     """Return the card.json at `path` as Markdown, with figures per emotion where a metrics.json lies beside it.
 
-    Of an .onnx file it is the card inside, with what the one beside it says of the file. Raises ValueError for damaged
-    papers.
+    Raises ValueError for damaged papers.
     """
     try:
-        if path.suffix == ".onnx":
-            card, beside = load_engine(path).card, path.with_name("card.json")
-            files = ModelCard.load(beside).files if beside.is_file() else {}
-            return model_card(card.with_(files={name: files[name] for name in [path.name] if name in files}))
         metrics = path.with_name("metrics.json")
         judged = json.loads(metrics.read_text(encoding="utf-8")) if metrics.is_file() else {}
         return model_card(ModelCard.load(path), per_emotion=judged.get("test", {}).get("per_emotion"))

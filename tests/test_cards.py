@@ -105,7 +105,7 @@ def test_a_card_says_what_start_and_teachers_learned_from(tmp_path):
 
 @pytest.mark.parametrize("given", ["mobilenet_v2-int8", paths.MODELS / "mobilenet_v2" / "model-int8.onnx"])
 def test_the_card_of_an_int8_file_has_its_own_figures(given):
-    text, beside = cards.read_model_card(cards.find_card(given)), ModelCard.load(cards.find_card("mobilenet_v2"))
+    text, beside = CliRunner().invoke(app, ["card", str(given)]).output, ModelCard.load(cards.find_card("mobilenet_v2"))
     assert "# Model card: mobilenet_v2-int8" in text and beside.files["model-int8.onnx"]["sha256"] in text
     assert f"{100 * beside.metrics['test']['accuracy']:.2f} %" not in text and "`model.onnx`" not in text
 

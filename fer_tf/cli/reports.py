@@ -74,7 +74,7 @@ def card(
     output: Annotated[Path | None, typer.Option(help="Write it here, .md, instead of printing it.")] = None,
 ) -> None:
     """Print the card of a model, or of a data set, as Markdown."""
-    from fer_tf.cards import data_card, find_card, read_model_card
+    from fer_tf.cards import data_card, find_card, model_card, read_model_card
     from fer_tf.files import check_writable, write_atomically
 
     if (model is None) == (dataset is None):
@@ -87,10 +87,31 @@ def card(
         with busy(f"reading {dataset}"):
             text = data_card(load(dataset, labels=labels))
     else:
-        text = read_model_card(find_card(model))
+        file = _other_precision(model)
+        text = model_card(_card_of(file)) if file else read_model_card(find_card(model))
     if output:
         write_atomically(output, text.encode())
     show({}, str(output or text.rstrip()), as_json=False)
+
+
+def _other_precision(model: str) -> Path | None:
+    """Return the INT8 or FP16 file that a name or a path means; None for all else."""
+    from fer_tf.inference.engine import PRECISIONS, shipped_model
+
+    path = Path(model)
+    if path.match("model-*.onnx"):
+        return path
+    return shipped_model(path.name) if not path.exists() and path.name.endswith(PRECISIONS) else None
+
+
+def _card_of(path: Path):
+    """Return the card inside an .onnx file, with its own figures and what the card beside it says of the file."""
+    from fer_tf.card import ModelCard
+    from fer_tf.inference.engine import load_engine
+
+    card, beside = load_engine(path).card, path.with_name("card.json")
+    files = ModelCard.load(beside).files if beside.is_file() else {}
+    return card.with_(files={name: files[name] for name in [path.name] if name in files})
 
 
 def _run_grid(grid: Path, run_dir: Path | None) -> None:
